@@ -1,0 +1,218 @@
+"""The seams of the engine: what a model, a drafter, a scheme and a policy must do.
+
+Records and protocols only. Every protocol has at least two real implementations; they do not
+inherit from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Logits: TypeAlias = NDArray[np.float32]
+Probabilities: TypeAlias = NDArray[np.float64]
+NextKind: TypeAlias = Literal["recovered", "bonus"]
+
+
+class TokenModel(Protocol):
+    """A model with a rewindable memory of one token sequence."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids; every logits row has this length."""
+        ...
+
+    @property
+    def context_size(self) -> int:
+        """Most tokens the memory can hold."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Number of tokens in the memory."""
+        ...
+
+    @property
+    def seconds_inside(self) -> float:
+        """Seconds spent inside the foreign library since the model was opened."""
+        ...
+
+    def keep_prefix(self, tokens: Sequence[int]) -> int:
+        """Rewind to the longest common prefix with `tokens` and return its length."""
+        ...
+
+    def feed(self, tokens: Sequence[int], num_rows: int) -> Logits:
+        """Append `tokens` to the memory and return the logits of the last `num_rows` of them.
+
+        The result is a `(num_rows, vocab_size)` float32 view that dies at the next `feed`.
+        `num_rows` may be 0. Raises ContextFull, Cancelled and BackendError; whichever is
+        raised, `length` tells what the memory holds afterwards.
+        """
+        ...
+
+    def rewind(self, length: int) -> None:
+        """Forget everything after the first `length` tokens; raise BackendError if impossible."""
+        ...
+
+    def close(self) -> None:
+        """Free the memory; harmless when called twice."""
+        ...
+
+
+class Vocabulary(Protocol):
+    """The mapping between text and token ids of one target."""
+
+    @property
+    def size(self) -> int:
+        """Number of token ids."""
+        ...
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Tokenise `text`; texts of control tokens become those tokens only if `special`.
+
+        Nothing is added at the beginning or the end.
+        """
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes a token adds to the text; empty for control tokens.
+
+        A piece may end inside a UTF-8 character.
+        """
+        ...
+
+    def is_end(self, token: int) -> bool:
+        """Tell whether the token ends a generation."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The tokens a drafter proposes in one round."""
+
+    tokens: Sequence[int]
+    """Proposed token ids, possibly none, never more than the window."""
+    is_point_mass: bool
+    """True if the tokens were not drawn from logits handed to `Scheme.draft` (n-gram drafts)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the target makes of a draft."""
+
+    accepted: int
+    """Number of leading draft tokens that stand."""
+    next_token: int
+    """The target's own token that follows them."""
+    next_kind: NextKind
+    """`bonus` if the whole draft was accepted (also when it was empty), else `recovered`."""
+
+
+class Scheme(Protocol):
+    """A lossless rule: how draft tokens are drawn, and which of them the target accepts."""
+
+    def begin(self, seed: int, context: list[int]) -> None:
+        """Start a generation after `context`, a list the engine extends in place every round."""
+        ...
+
+    def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
+        """Return the next draft token from a drafter's logits row after `context + drafted`.
+
+        `logits` is `(n,)` float32 with n at most the target's vocabulary size; it is not kept.
+        """
+        ...
+
+    def verify(self, rows: Logits, draft: Draft) -> Verdict:
+        """Judge a draft by the target's logits.
+
+        `rows` is `(len(draft.tokens) + 1, vocab_size)`: row i follows `context + tokens[:i]`.
+        """
+        ...
+
+    def overlaps(self, rows: Logits, draft: Draft, num_positions: int) -> Probabilities:
+        """Return 1 - TV(target, drafter) at the first `num_positions` draft positions.
+
+        At temperature 0 both laws are the plain softmax; a point mass is its own law.
+        """
+        ...
+
+
+class Drafter(Protocol):
+    """A source of draft tokens for one target."""
+
+    @property
+    def name(self) -> str:
+        """The arm's name."""
+        ...
+
+    @property
+    def seconds_inside(self) -> float:
+        """Seconds spent inside the foreign library since the drafter was opened."""
+        ...
+
+    def begin(self, context: Sequence[int]) -> None:
+        """Start a generation after `context`, keeping what is already known of it."""
+        ...
+
+    def catch_up(self, context: Sequence[int]) -> None:
+        """Read the tokens of `context` that were emitted while the drafter was idle."""
+        ...
+
+    def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
+        """Propose at most `window` tokens to follow `context`."""
+        ...
+
+    def observe(self, emitted: Sequence[int]) -> None:
+        """Learn the tokens a round emitted; called on every drafter, chosen or not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a policy asks for in one round."""
+
+    arm: str
+    window: int
+    """Most tokens to draft; at least 1, ignored by `plain`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFeedback:
+    """What a reward may look at after a round."""
+
+    window: int
+    """Tokens the drafter was allowed to propose; 0 if the answer had no room for a draft."""
+    drafted: int
+    accepted: int
+    emitted: int
+    seconds: float
+    """Wall-clock seconds of the round."""
+    overlaps: Callable[[], Probabilities]
+    """Return 1 - TV at every position reached: up to and including the first rejection."""
+
+
+Reward: TypeAlias = Callable[[RoundFeedback], float]
+
+
+class Policy(Protocol):
+    """A rule that chooses the arm of every round; it never sees text."""
+
+    def begin(self, arms: Sequence[str]) -> None:
+        """Start a query with these arms and forget the last one."""
+        ...
+
+    def choose(self) -> Choice:
+        """Choose the arm of the next round."""
+        ...
+
+    def observe(self, arm: str, reward: float, cost_s: float) -> None:
+        """Learn what the chosen arm earned, in the units of the injected reward."""
+        ...
+
+    def scores(self) -> Mapping[str, float]:
+        """Return the score by which each arm was last compared; infinite if unexplored."""
+        ...
