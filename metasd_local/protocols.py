@@ -141,6 +141,18 @@ class Scheme(Protocol):
         ...
 
 
+class TargetSampler(Protocol):
+    """A stateful sampler that draws the target's tokens one by one, such as llama.cpp's chain."""
+
+    def begin(self, seed: int, context: Sequence[int]) -> None:
+        """Start a generation after `context`: same seed and context, same draws."""
+        ...
+
+    def sample(self, logits: Logits) -> int:
+        """Draw the next token from a `(vocab_size,)` row and remember it as emitted."""
+        ...
+
+
 class Drafter(Protocol):
     """A source of draft tokens for one target."""
 
