@@ -17,6 +17,9 @@ Logits: TypeAlias = NDArray[np.float32]
 Probabilities: TypeAlias = NDArray[np.float64]
 NextKind: TypeAlias = Literal["recovered", "bonus"]
 
+PLAIN = "plain"
+"""The arm that drafts nothing; every pool has it."""
+
 
 class TokenModel(Protocol):
     """A model with a rewindable memory of one token sequence."""
@@ -214,7 +217,7 @@ class Policy(Protocol):
     """A rule that chooses the arm of every round; it never sees text."""
 
     def begin(self, arms: Sequence[str]) -> None:
-        """Start a query with these arms and forget the last one."""
+        """Start a query with these arms, `plain` always among them; forget the last query."""
         ...
 
     def choose(self) -> Choice:

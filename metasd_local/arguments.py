@@ -1,0 +1,139 @@
+"""From the words of the command line to a request; prints nothing and does nothing.
+
+Built from the option table, so that `metasd --help` needs nothing slow.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from metasd_local import __version__
+from metasd_local.config import OPTIONS, Option, nearest_hint
+from metasd_local.errors import UsageError
+
+COMMANDS = ("run",)
+
+HELP = """\
+usage: metasd COMMAND [OPTIONS] ...
+
+Local chat on llama.cpp. Small models draft ahead, the fastest of them chosen
+round by round; the answer stays the large model's own.
+
+commands:
+  run [POOL] PROMPT   answer once: text to stdout, one line of figures to stderr
+
+A POOL is one large model and its drafters: a name from the catalogue or the
+path of a .gguf file. If none is named, the embedded starter pool answers.
+
+examples:
+  metasd run "Explain recursion to a child."
+  metasd run ~/big.gguf --drafters ~/small.gguf "Write a haiku about rain."
+  git diff | metasd run --temperature 0 "Summarise this change."
+
+`metasd run --help` lists the options; `metasd --version` prints the version.
+Options can also be kept in ~/.config/metasd/config.toml (top_k = 20) or in the
+environment (METASD_TOP_K=20).
+"""
+RUN_USAGE = "metasd run [POOL] PROMPT [OPTIONS]"
+RUN_DESCRIPTION = """\
+Answer PROMPT once. What comes through a pipe is appended to the prompt; it is the prompt if
+there is none, or if PROMPT is `-`. In brackets: what holds if nothing is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for."""
+
+    command: str = ""
+    words: tuple[str, ...] = ()
+    """What follows the command and is no option."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Parsed options by field of Options; only those that were typed."""
+    text: str | None = None
+    """A text to print instead of running the command: help or the version."""
+
+
+def parse_arguments(arguments: Sequence[str]) -> Request:
+    """Return the request; options may stand anywhere before a `--`. Raise UsageError."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    command, rest = _split_command(arguments[:end])
+    if command is None:
+        if "--version" in rest:
+            return Request(text=f"metasd {__version__}\n")
+        if "-h" in rest or "--help" in rest:
+            return Request(text=HELP)
+        raise UsageError(f"no command; expected one of {', '.join(COMMANDS)} (see metasd --help)")
+    if command not in COMMANDS:
+        hint = nearest_hint(command, COMMANDS) or f'; to ask it, type: metasd run "{command}"'
+        raise UsageError(f"no command is named {command!r}{hint}")
+    parser = _run_parser()
+    said, unknown = parser.parse_known_intermixed_args(rest)
+    values = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(said).items()
+    }
+    words = (*values.pop("words"), *arguments[end + 1 :])
+    if values.pop("help"):
+        return Request(text=parser.format_help())
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        hint = nearest_hint(name, [f"--{option.name}" for option in OPTIONS])
+        raise UsageError(f"{command} has no option {name!r}{hint} (see metasd {command} --help)")
+    return Request(command, words, values)
+
+
+def _split_command(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Take the first word that is neither an option nor its value out of the arguments."""
+    takes_value = {f"--{option.name}" for option in OPTIONS if not option.is_switch}
+    is_value = False
+    for index, argument in enumerate(arguments):
+        if is_value:
+            is_value = False
+        elif argument in takes_value:
+            is_value = True
+        elif not argument.startswith("-"):
+            return argument, [*arguments[:index], *arguments[index + 1 :]]
+    return None, list(arguments)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises where argparse would print and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _run_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="metasd run",
+        usage=RUN_USAGE,
+        description=RUN_DESCRIPTION,
+        allow_abbrev=False,
+        add_help=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("words", nargs="*", default=[], help=argparse.SUPPRESS)
+    parser.add_argument("-h", "--help", action="store_true", default=False, help="show this")
+    for option in OPTIONS:
+        if "run" in option.commands:
+            _add_option(parser, option)
+    return parser
+
+
+def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+    flag = f"--{option.name}"
+    # argparse expands % in help texts.
+    text = (option.help + (f" ({option.default})" if option.default else "")).replace("%", "%%")
+    if option.is_switch:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        return
+
+    def parse(value: str) -> object:
+        return option.parse_text(flag, value)
+
+    action = "extend" if option.is_repeatable else "store"
+    parser.add_argument(flag, type=parse, action=action, metavar=option.metavar, help=text)

@@ -1,0 +1,1 @@
+"""Sources of draft tokens, and the check that a drafter fits its target."""

@@ -1,0 +1,84 @@
+"""A small language model as a drafter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from metasd_local.protocols import Draft, Scheme, TokenModel
+
+_NOTHING = Draft(tokens=(), is_point_mass=False)
+
+
+class ModelDrafter:
+    """Draft with a token model that shares the target's vocabulary.
+
+    Between rounds the model's memory holds a prefix of the context: nothing is read again that
+    was read before. A context longer than the model's own gets no drafts.
+    """
+
+    def __init__(self, name: str, model: TokenModel, *, target_vocab_size: int) -> None:
+        self._name = name
+        self._model = model
+        # Padding may give a drafter ids the target does not have: they must never be drawn.
+        self._num_usable = min(model.vocab_size, target_vocab_size)
+        self._proposed: Sequence[int] = ()
+
+    @property
+    def name(self) -> str:
+        """The arm's name."""
+        return self._name
+
+    @property
+    def seconds_inside(self) -> float:
+        """Seconds spent inside the model's library."""
+        return self._model.seconds_inside
+
+    def begin(self, context: Sequence[int]) -> None:
+        """Keep the part of the memory that is a prefix of `context`."""
+        self._proposed = ()
+        self._model.keep_prefix(context[:-1])
+
+    def catch_up(self, context: Sequence[int]) -> None:
+        """Read all but the last token of `context`.
+
+        A single unread token before the last is left to `propose`, which reads both in one call:
+        that is the state after a fully accepted draft, not after idleness.
+        """
+        num_read = self._model.length
+        if len(context) - num_read > 2 and len(context) <= self._model.context_size:
+            self._model.feed(context[num_read:-1], 0)
+
+    def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
+        """Draw up to `window` tokens one by one."""
+        model, num_usable = self._model, self._num_usable
+        window = min(window, model.context_size - len(context) + 1)
+        if window < 1:
+            return _NOTHING
+        tokens: list[int] = []
+        unread = context[model.length :]
+        while True:
+            logits = model.feed(unread, 1)[0]
+            if len(logits) != num_usable:
+                logits = logits[:num_usable]
+            token = scheme.draft(logits, tokens)
+            tokens.append(token)
+            if len(tokens) == window:
+                break
+            unread = (token,)
+        self._proposed = tokens
+        return Draft(tokens=tokens, is_point_mass=False)
+
+    def observe(self, emitted: Sequence[int]) -> None:
+        """Forget the draft tokens that were not emitted."""
+        proposed, self._proposed = self._proposed, ()
+        if not proposed:
+            return
+        num_agreed = 0
+        for mine, theirs in zip(proposed, emitted, strict=False):
+            if mine != theirs:
+                break
+            num_agreed += 1
+        # The last proposed token was drawn but never read.
+        num_read = len(proposed) - 1
+        if num_agreed < num_read:
+            self._model.rewind(self._model.length - (num_read - num_agreed))

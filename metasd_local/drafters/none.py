@@ -1,0 +1,29 @@
+"""The drafter that never drafts: plain decoding as an arm like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from metasd_local.protocols import PLAIN, Draft, Scheme
+
+_NOTHING = Draft(tokens=(), is_point_mass=True)
+
+
+class NoDrafter:
+    """Propose nothing."""
+
+    name = PLAIN
+    seconds_inside = 0.0
+
+    def begin(self, context: Sequence[int]) -> None:
+        """Do nothing."""
+
+    def catch_up(self, context: Sequence[int]) -> None:
+        """Do nothing."""
+
+    def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
+        """Propose nothing."""
+        return _NOTHING
+
+    def observe(self, emitted: Sequence[int]) -> None:
+        """Do nothing."""

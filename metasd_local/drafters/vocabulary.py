@@ -1,0 +1,102 @@
+"""llama.cpp's check that a drafter's tokens mean the same as the target's, rule by rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+MAX_SIZE_DIFFERENCE = 128
+FIRST_COMPARED_TOKEN = 5
+
+
+class VocabularyFacts(Protocol):
+    """What the check compares."""
+
+    @property
+    def size(self) -> int:
+        """Number of token ids."""
+        ...
+
+    @property
+    def type(self) -> int:
+        """The tokeniser's family, by llama.cpp's number."""
+        ...
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether `bos` stands before every text."""
+        ...
+
+    @property
+    def bos(self) -> int | None:
+        """The token that begins a sequence."""
+        ...
+
+    @property
+    def adds_eos(self) -> bool:
+        """Whether `eos` stands after every text."""
+        ...
+
+    @property
+    def eos(self) -> int | None:
+        """The token that ends a sequence."""
+        ...
+
+    def text(self, token: int) -> str:
+        """Return a token's text as stored in the file."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RuleResult:
+    """What one rule of the check found."""
+
+    rule: str
+    holds: bool
+    detail: str
+    """Found and expected, in one line."""
+
+
+def check_vocabulary(target: VocabularyFacts, drafter: VocabularyFacts) -> tuple[RuleResult, ...]:
+    """Compare a drafter's vocabulary with its target's by every rule, in order.
+
+    A drafter is compatible if every rule holds. Ids below 5 are not compared by text. Source:
+    llama.cpp, common/speculative.cpp, common_speculative_are_compatible.
+    """
+    difference = abs(target.size - drafter.size)
+    sizes = f"{_pair(target.size, drafter.size)}, at most {MAX_SIZE_DIFFERENCE} apart allowed"
+    return (
+        _equal("type", target.type, drafter.type),
+        _equal(
+            "first token",
+            _added(target.adds_bos, target.bos),
+            _added(drafter.adds_bos, drafter.bos),
+        ),
+        _equal(
+            "last token", _added(target.adds_eos, target.eos), _added(drafter.adds_eos, drafter.eos)
+        ),
+        RuleResult("size", difference <= MAX_SIZE_DIFFERENCE, sizes),
+        _compare_texts(target, drafter),
+    )
+
+
+def _added(is_added: bool, token: int | None) -> int | None:
+    """Return a token only if it is added: otherwise its id does not matter."""
+    return token if is_added else None
+
+
+def _equal(rule: str, target: int | None, drafter: int | None) -> RuleResult:
+    return RuleResult(rule, target == drafter, _pair(target, drafter))
+
+
+def _compare_texts(target: VocabularyFacts, drafter: VocabularyFacts) -> RuleResult:
+    num_compared = min(target.size, drafter.size)
+    for token in range(FIRST_COMPARED_TOKEN, num_compared):
+        if target.text(token) != drafter.text(token):
+            detail = f"token {token}: {_pair(target.text(token), drafter.text(token))}"
+            return RuleResult("token texts", holds=False, detail=detail)
+    return RuleResult("token texts", holds=True, detail=f"{num_compared} ids compared")
+
+
+def _pair(target: object, drafter: object) -> str:
+    return f"target {target!r}, drafter {drafter!r}"

@@ -1,0 +1,227 @@
+"""The round: choose, catch up, propose, verify, rewind, observe.
+
+Knows token ids only: no text, no template, no files. Losslessness rests on the scheme alone;
+whatever a policy or a drafter does here changes speed and nothing else.
+
+Invariant between rounds: the target's memory holds all but the last token of the context.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+from metasd_local.errors import Cancelled, MetasdError
+from metasd_local.events import Notice, PromptRead, RoundDone
+from metasd_local.interrupt import Interrupt
+from metasd_local.protocols import (
+    PLAIN,
+    Choice,
+    Draft,
+    Drafter,
+    Policy,
+    Reward,
+    RoundFeedback,
+    Scheme,
+    TokenModel,
+    Verdict,
+)
+
+logger = logging.getLogger(__name__)
+
+_NO_DRAFT = Draft(tokens=(), is_point_mass=True)
+
+CountKept = Callable[[Sequence[int]], int | None]
+"""Tell how many of a round's emitted tokens count if the generation ends among them, else None."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Proposal:
+    arm: str
+    window: int
+    draft: Draft
+    started_s: float
+    catch_up_s: float
+    draft_s: float
+
+
+class Engine:
+    """Decode with one target, any number of drafters and the policy that chooses among them.
+
+    `drafters` must contain `plain`. A drafter that fails is dropped for good, with a Notice; a
+    target that fails raises. Every drafter learns every emitted token.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: TokenModel,
+        drafters: Sequence[Drafter],
+        policy: Policy,
+        reward: Reward,
+        scheme: Scheme,
+        interrupt: Interrupt,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._target = target
+        self._drafters = {drafter.name: drafter for drafter in drafters}
+        assert PLAIN in self._drafters
+        self._policy = policy
+        self._reward = reward
+        self._scheme = scheme
+        self._interrupt = interrupt
+        self._clock = clock
+
+    @property
+    def arms(self) -> Sequence[str]:
+        """Return the names of the drafters still in use."""
+        return tuple(self._drafters)
+
+    @property
+    def context_size(self) -> int:
+        """Return the most tokens prompt and answer may have together."""
+        return self._target.context_size
+
+    @property
+    def seconds_inside(self) -> float:
+        """Return the seconds spent inside the models' libraries so far."""
+        drafting = sum(drafter.seconds_inside for drafter in self._drafters.values())
+        return self._target.seconds_inside + drafting
+
+    def generate(
+        self, prompt: Sequence[int], *, seed: int, max_tokens: int, count_kept: CountKept
+    ) -> Generator[PromptRead | RoundDone | Notice]:
+        """Yield PromptRead and then a RoundDone for every round until the generation ends.
+
+        It ends when `count_kept` says so, after `max_tokens` tokens, or when the context is full.
+        `prompt` has at least one token. Raises Cancelled between rounds and inside the models;
+        the models then hold what the next generation can continue from.
+        """
+        context = list(prompt)
+        yield self._read_prompt(context)
+        yield from self._begin(context, seed)
+        num_left = min(max_tokens, self._target.context_size - len(context) + 1)
+        index = 0
+        while num_left > 0:
+            if self._interrupt.is_set:
+                raise Cancelled("the generation was stopped")
+            started_s = self._clock()
+            choice = self._policy.choose()
+            scores = self._policy.scores()
+            drafter = self._drafters[choice.arm]
+            inside_s = drafter.seconds_inside + self._target.seconds_inside
+            try:
+                proposal = self._propose(drafter, choice, context, num_left)
+            except Cancelled:
+                raise
+            except MetasdError as error:
+                yield self._drop(drafter, error)
+                self._policy.begin(self.arms)
+                continue
+            verdict, emitted, feedback = self._verify(proposal, context)
+            num_kept = count_kept(emitted)
+            if num_kept is not None:
+                del emitted[num_kept:]
+            context += emitted
+            self._target.rewind(min(self._target.length, len(context) - 1))
+            reward = self._learn(proposal, feedback)
+            failures = self._tell_drafters(emitted)
+            finished_s = self._clock()
+            inside_s = drafter.seconds_inside + self._target.seconds_inside - inside_s
+            yield RoundDone(
+                index=index,
+                arm=choice.arm,
+                window=proposal.window,
+                drafted=feedback.drafted,
+                accepted=min(verdict.accepted, len(emitted)),
+                emitted=tuple(emitted),
+                next_kind=verdict.next_kind if len(emitted) > verdict.accepted else None,
+                catch_up_s=proposal.catch_up_s,
+                draft_s=proposal.draft_s,
+                verify_s=feedback.seconds - proposal.catch_up_s - proposal.draft_s,
+                own_s=finished_s - started_s - inside_s,
+                reward=reward,
+                scores=scores,
+            )
+            for failed, failure in failures:
+                yield self._drop(failed, failure)
+            if failures:
+                self._policy.begin(self.arms)
+            if num_kept is not None:
+                return
+            num_left -= len(emitted)
+            index += 1
+
+    def _read_prompt(self, context: Sequence[int]) -> PromptRead:
+        started_s = self._clock()
+        num_reused = self._target.keep_prefix(context[:-1])
+        if len(context) - 1 > num_reused:
+            self._target.feed(context[num_reused:-1], 0)
+        return PromptRead(len(context), num_reused, self._clock() - started_s)
+
+    def _begin(self, context: list[int], seed: int) -> Iterator[Notice]:
+        self._scheme.begin(seed, context)
+        for drafter in tuple(self._drafters.values()):
+            try:
+                drafter.begin(context)
+            except MetasdError as error:
+                yield self._drop(drafter, error)
+        self._policy.begin(self.arms)
+
+    def _propose(
+        self, drafter: Drafter, choice: Choice, context: Sequence[int], num_left: int
+    ) -> _Proposal:
+        """Ask for no more than fits: a full acceptance emits one token beyond the draft."""
+        num_free = self._target.context_size - len(context)
+        window = min(choice.window, num_left - 1, num_free) if choice.arm != PLAIN else 0
+        started_s = self._clock()
+        if window < 1:
+            return _Proposal(choice.arm, 0, _NO_DRAFT, started_s, 0.0, 0.0)
+        drafter.catch_up(context)
+        caught_up_s = self._clock()
+        draft = drafter.propose(context, window, self._scheme)
+        draft_s = self._clock() - caught_up_s
+        return _Proposal(choice.arm, window, draft, started_s, caught_up_s - started_s, draft_s)
+
+    def _verify(
+        self, proposal: _Proposal, context: Sequence[int]
+    ) -> tuple[Verdict, list[int], RoundFeedback]:
+        draft = proposal.draft
+        num_drafted = len(draft.tokens)
+        rows = self._target.feed([context[-1], *draft.tokens], num_drafted + 1)
+        verdict = self._scheme.verify(rows, draft)
+        emitted = [*draft.tokens[: verdict.accepted], verdict.next_token]
+        num_reached = min(verdict.accepted + 1, num_drafted)
+        feedback = RoundFeedback(
+            window=proposal.window,
+            drafted=num_drafted,
+            accepted=verdict.accepted,
+            emitted=len(emitted),
+            seconds=self._clock() - proposal.started_s,
+            overlaps=lambda: self._scheme.overlaps(rows, draft, num_reached),
+        )
+        return verdict, emitted, feedback
+
+    def _learn(self, proposal: _Proposal, feedback: RoundFeedback) -> float:
+        """Tell the policy, unless the end of the answer left the drafter no room to show itself."""
+        if proposal.window < 1 and proposal.arm != PLAIN:
+            return 0.0
+        reward = self._reward(feedback)
+        self._policy.observe(proposal.arm, reward, feedback.seconds)
+        return reward
+
+    def _tell_drafters(self, emitted: Sequence[int]) -> list[tuple[Drafter, MetasdError]]:
+        failures: list[tuple[Drafter, MetasdError]] = []
+        for drafter in self._drafters.values():
+            try:
+                drafter.observe(emitted)
+            except MetasdError as error:
+                failures.append((drafter, error))
+        return failures
+
+    def _drop(self, drafter: Drafter, error: MetasdError) -> Notice:
+        del self._drafters[drafter.name]
+        logger.warning("drafter %s dropped: %s", drafter.name, error)
+        return Notice(f"drafter {drafter.name} failed and is no longer used: {error}")

@@ -1,0 +1,32 @@
+"""What a round is worth: functions of a round, separate from every policy.
+
+A round in which nothing was drafted is worth 0 by the first two.
+"""
+
+from __future__ import annotations
+
+from metasd_local.protocols import RoundFeedback
+
+
+def block_divergence(feedback: RoundFeedback) -> float:
+    """Return the mean of 1 - TV(target, drafter) over the positions reached, in [0, 1].
+
+    Reached are the accepted positions and the first rejected one; what the drafter proposed
+    after it continues a text that does not exist. Source: MetaSD, arXiv 2604.05417, reward BD,
+    which averages over the whole window instead.
+    """
+    if not feedback.drafted:
+        return 0.0
+    overlaps = feedback.overlaps()
+    # Laws summed in single precision can overlap by a rounding error more than wholly.
+    return min(1.0, float(overlaps.mean()))
+
+
+def block_efficiency(feedback: RoundFeedback) -> float:
+    """Return accepted / window, in [0, 1]. Source: MetaSD, arXiv 2604.05417, reward BE."""
+    return feedback.accepted / feedback.window if feedback.drafted else 0.0
+
+
+def throughput(feedback: RoundFeedback) -> float:
+    """Return the tokens per second of the round."""
+    return feedback.emitted / feedback.seconds

@@ -1,0 +1,58 @@
+"""Reading what a user types after `--policy`: NAME[:key=value,...] or fixed:DRAFTER[,...]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from metasd_local.errors import UsageError
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpecification:
+    """A policy's name and parameters, as typed."""
+
+    text: str
+    name: str
+    drafter: str | None = None
+    """The one drafter of `fixed`; None for every other policy."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def check_keys(self, *known: str) -> None:
+        """Raise UsageError if a parameter is not among `known`."""
+        for key in self.parameters:
+            if key not in known:
+                expected = ", ".join(known) or "none"
+                raise UsageError(
+                    f"--policy {self.text}: unknown parameter {key!r}; {self.name} takes {expected}"
+                )
+
+    def value(self, key: str, convert: Callable[[str], Value], default: Value) -> Value:
+        """Return a converted parameter; raise UsageError where `convert` raises ValueError."""
+        if key not in self.parameters:
+            return default
+        try:
+            return convert(self.parameters[key])
+        except ValueError as error:
+            raise UsageError(f"--policy {self.text}: {key}: {error}") from error
+
+
+def parse_policy(text: str) -> PolicySpecification:
+    """Split `NAME[:key=value,...]`; the first item of `fixed` without `=` names its drafter."""
+    name, _, rest = text.partition(":")
+    drafter = None
+    parameters: dict[str, str] = {}
+    for item in rest.split(",") if rest else ():
+        key, equals, value = item.partition("=")
+        if not equals and name == "fixed" and drafter is None:
+            drafter = item
+        elif not equals or not key or not value:
+            raise UsageError(f"--policy {text}: found {item!r}, expected key=value")
+        else:
+            parameters[key] = value
+    if name == "fixed" and not drafter:
+        raise UsageError("--policy fixed needs the drafter it is fixed to, as in fixed:code")
+    return PolicySpecification(text=text, name=name, drafter=drafter, parameters=parameters)

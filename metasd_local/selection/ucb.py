@@ -1,0 +1,50 @@
+"""MetaSD-UCB: the drafter with the highest upper confidence bound of its mean reward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from metasd_local.protocols import PLAIN, Choice
+
+
+class UcbPolicy:
+    """Choose argmax of mean + beta * sqrt(2 ln t / n), every arm once before.
+
+    t counts the rounds of the query, n those of the arm, and a query starts from nothing.
+    Rewards lie in [0, 1], so `plain`, which earns neither BD nor BE, is no arm here unless it is
+    the only one. Source: MetaSD, arXiv 2604.05417, MetaSD-UCB; beta = 1 is the main theorem's.
+    """
+
+    def __init__(self, *, beta: float, window: int) -> None:
+        self._beta = beta
+        self._window = window
+        self._num_rounds: dict[str, int] = {}
+        self._reward_sums: dict[str, float] = {}
+        self._scores: dict[str, float] = {}
+
+    def begin(self, arms: Sequence[str]) -> None:
+        """Start a query with these arms."""
+        names = [arm for arm in arms if arm != PLAIN] or [PLAIN]
+        self._num_rounds = dict.fromkeys(names, 0)
+        self._reward_sums = dict.fromkeys(names, 0.0)
+        self._scores = dict.fromkeys(names, math.inf)
+
+    def choose(self) -> Choice:
+        """Choose the highest score, the first of equals."""
+        total = sum(self._num_rounds.values())
+        width = self._beta * math.sqrt(2 * math.log(total)) if total else math.inf
+        self._scores = {
+            arm: self._reward_sums[arm] / rounds + width / math.sqrt(rounds) if rounds else math.inf
+            for arm, rounds in self._num_rounds.items()
+        }
+        return Choice(max(self._scores, key=self._scores.__getitem__), self._window)
+
+    def observe(self, arm: str, reward: float, cost_s: float) -> None:
+        """Add one round to an arm's mean."""
+        self._num_rounds[arm] += 1
+        self._reward_sums[arm] += reward
+
+    def scores(self) -> Mapping[str, float]:
+        """Return every arm's upper confidence bound at the last choice."""
+        return self._scores

@@ -1,0 +1,266 @@
+"""The statistics of one generation, folded from its events.
+
+Counters are stored, rates are derived; a rate that is not known yet is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from metasd_local.events import Event, FinishReason, GenerationDone, PromptRead, RoundDone
+
+LOOP_LENGTH = 8
+LOOP_OCCURRENCES = 3
+LINE_COLUMNS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCounts:
+    """What one arm did in a generation."""
+
+    rounds: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    emitted: int = 0
+    seconds: float = 0.0
+    """Catch-up, drafting and verification of its rounds."""
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Return accepted / drafted."""
+        return _ratio(self.accepted, self.drafted)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The counters of one generation so far."""
+
+    prompt_tokens: int = 0
+    prompt_tokens_reused: int = 0
+    emitted: int = 0
+    rounds: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    looping: int = 0
+    """Emitted tokens that belong to loops, see `LoopFinder`."""
+    seconds_prompt: float = 0.0
+    seconds_decode: float = 0.0
+    """Sum of the rounds while the generation runs, the engine's own figure once it is done."""
+    seconds_inside: float | None = None
+    """The part of `seconds_decode` spent inside llama.cpp; None until the generation is done."""
+    seconds_to_first_token: float | None = None
+    """None until the generation is done, and if it emitted nothing."""
+    finish_reason: FinishReason | None = None
+    """None until the generation is done."""
+    arms: Mapping[str, ArmCounts] = field(default_factory=dict)
+    """The arms that played, in the order of their first round."""
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Return emitted / seconds_decode."""
+        return _ratio(self.emitted, self.seconds_decode)
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Return accepted / drafted."""
+        return _ratio(self.accepted, self.drafted)
+
+    @property
+    def mean_accepted_length(self) -> float | None:
+        """Return emitted / rounds."""
+        return _ratio(self.emitted, self.rounds)
+
+    @property
+    def overhead_share(self) -> float | None:
+        """Return the share of seconds_decode spent outside llama.cpp."""
+        if self.seconds_inside is None:
+            return None
+        return _ratio(self.seconds_decode - self.seconds_inside, self.seconds_decode)
+
+    @property
+    def loop_share(self) -> float | None:
+        """Return the share of the emitted tokens that belongs to loops."""
+        return _ratio(self.looping, self.emitted)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the "stats" object of `run --json`."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "prompt_tokens_reused": self.prompt_tokens_reused,
+            "emitted": self.emitted,
+            "rounds": self.rounds,
+            "drafted": self.drafted,
+            "accepted": self.accepted,
+            "seconds_prompt": self.seconds_prompt,
+            "seconds_to_first_token": self.seconds_to_first_token,
+            "seconds_decode": self.seconds_decode,
+            "tokens_per_second": self.tokens_per_second,
+            "overhead_share": self.overhead_share,
+            "loop_share": self.loop_share,
+            "arms": {
+                name: {
+                    "rounds": arm.rounds,
+                    "drafted": arm.drafted,
+                    "accepted": arm.accepted,
+                    "emitted": arm.emitted,
+                    "seconds": arm.seconds,
+                }
+                for name, arm in self.arms.items()
+            },
+        }
+
+
+class Stats:
+    """Fold the events of one generation into a Snapshot."""
+
+    def __init__(self) -> None:
+        self._loops = LoopFinder(())
+        self._snapshot = Snapshot()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return the counters so far; it does not change when more events come."""
+        return self._snapshot
+
+    def begin(self, prompt_tokens: Sequence[int]) -> None:
+        """Start over with a new generation; what the prompt says is no loop in its answer."""
+        self._loops = LoopFinder(prompt_tokens)
+        self._snapshot = Snapshot()
+
+    def observe(self, event: Event) -> None:
+        """Count one event; texts and notices change nothing."""
+        match event:
+            case PromptRead():
+                self._snapshot = replace(
+                    self._snapshot,
+                    prompt_tokens=event.prompt_tokens,
+                    prompt_tokens_reused=event.reused_tokens,
+                    seconds_prompt=event.seconds,
+                )
+            case RoundDone():
+                self._count_round(event)
+            case GenerationDone():
+                self._snapshot = replace(
+                    self._snapshot,
+                    finish_reason=event.finish_reason,
+                    seconds_to_first_token=event.seconds_to_first_token,
+                    seconds_decode=event.seconds_decode,
+                    seconds_inside=event.seconds_inside,
+                )
+
+    def _count_round(self, event: RoundDone) -> None:
+        before = self._snapshot
+        arm = before.arms.get(event.arm, ArmCounts())
+        num_emitted = len(event.emitted)
+        self._loops.add(event.emitted)
+        arm = ArmCounts(
+            rounds=arm.rounds + 1,
+            drafted=arm.drafted + event.drafted,
+            accepted=arm.accepted + event.accepted,
+            emitted=arm.emitted + num_emitted,
+            seconds=arm.seconds + event.seconds,
+        )
+        self._snapshot = replace(
+            before,
+            rounds=before.rounds + 1,
+            drafted=before.drafted + event.drafted,
+            accepted=before.accepted + event.accepted,
+            emitted=before.emitted + num_emitted,
+            looping=self._loops.num_looping,
+            seconds_decode=before.seconds_decode + event.seconds,
+            arms={**before.arms, event.arm: arm},
+        )
+
+
+class LoopFinder:
+    """Find the tokens of an answer that belong to loops.
+
+    An 8-gram loops if it stands at least three times in the answer, not counting occurrences that
+    overlap an earlier counted one (from the left), and nowhere in the prompt. The tokens of every
+    counted occurrence but the first belong to a loop; a token counts once.
+    """
+
+    def __init__(self, prompt_tokens: Sequence[int]) -> None:
+        self._prompt_tokens = prompt_tokens
+        self._prompt_grams: set[tuple[int, ...]] | None = None
+        self._tokens: list[int] = []
+        self._starts: dict[tuple[int, ...], list[int]] = {}
+        self._is_looping = bytearray()
+
+    @property
+    def num_looping(self) -> int:
+        """Return how many tokens belong to loops so far."""
+        return sum(self._is_looping)
+
+    def add(self, tokens: Sequence[int]) -> None:
+        """Append tokens to the answer."""
+        for token in tokens:
+            self._tokens.append(token)
+            self._is_looping.append(0)
+            start = len(self._tokens) - LOOP_LENGTH
+            if start >= 0:
+                self._add_gram(tuple(self._tokens[start:]), start)
+
+    def _add_gram(self, gram: tuple[int, ...], start: int) -> None:
+        starts = self._starts.setdefault(gram, [])
+        if starts and start < starts[-1] + LOOP_LENGTH:
+            return
+        starts.append(start)
+        if len(starts) < LOOP_OCCURRENCES or self._is_in_prompt(gram):
+            return
+        for repeat in starts[1:] if len(starts) == LOOP_OCCURRENCES else (start,):
+            self._is_looping[repeat : repeat + LOOP_LENGTH] = b"\1" * LOOP_LENGTH
+
+    def _is_in_prompt(self, gram: tuple[int, ...]) -> bool:
+        # Most answers never ask, so the prompt is cut into grams only once one does.
+        if self._prompt_grams is None:
+            tokens = self._prompt_tokens
+            num_grams = len(tokens) - LOOP_LENGTH + 1
+            grams = (tuple(tokens[start : start + LOOP_LENGTH]) for start in range(num_grams))
+            self._prompt_grams = set(grams)
+        return gram in self._prompt_grams
+
+
+def summary_line(snapshot: Snapshot, seed: int | None = None) -> str:
+    """Return the one line shown after an answer; `seed` only if the user did not choose it.
+
+    The arms follow with their shares of the rounds, largest first, as many as fit. What is not
+    known is left out.
+    """
+    for num_arms in (3, 2, 1):
+        line = " · ".join(_summary_parts(snapshot, seed, num_arms))
+        if len(line) <= LINE_COLUMNS:
+            break
+    return line
+
+
+def _summary_parts(snapshot: Snapshot, seed: int | None, num_arms: int) -> list[str]:
+    endings = {"length": " (limit reached)", "cancelled": " (interrupted)"}
+    unit = "token" if snapshot.emitted == 1 else "tokens"
+    ending = endings.get(snapshot.finish_reason or "", "")
+    parts = [f"{snapshot.emitted} {unit}{ending}"]
+    if snapshot.tokens_per_second is not None:
+        parts.append(f"{snapshot.tokens_per_second:.1f} tok/s")
+    if snapshot.acceptance_rate is not None:
+        parts.append(f"{_percent(snapshot.acceptance_rate)} accepted")
+    by_rounds = sorted(snapshot.arms.items(), key=lambda item: -item[1].rounds)
+    if by_rounds:
+        shares = (
+            f"{name} {_percent(arm.rounds / snapshot.rounds)}" for name, arm in by_rounds[:num_arms]
+        )
+        parts.append(", ".join(shares) + " of rounds")
+    if snapshot.seconds_to_first_token is not None:
+        parts.append(f"first token {snapshot.seconds_to_first_token:.2f} s")
+    if seed is not None:
+        parts.append(f"seed {seed}")
+    return parts
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _ratio(amount: float, total: float) -> float | None:
+    return amount / total if total > 0 else None

@@ -1,0 +1,146 @@
+"""A file of events: one JSON object a line, only ever appended to, and readable again.
+
+{"event": "RoundDone", "index": 0, "arm": "code", ...}: the name of the record and its fields.
+JSON has no infinity and no not-a-number, so such numbers are written as the texts "inf", "-inf"
+and "nan".
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from metasd_local.errors import MetasdError, UsageError
+from metasd_local.events import Event, GenerationDone
+
+logger = logging.getLogger(__name__)
+
+_RECORDS: Mapping[str, Any] = {record.__name__: record for record in get_args(Event)}
+
+
+class TraceWriter:
+    """Append events to a file; what is on the disk is whole up to the last generation's end."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, creating it; raise UsageError if that is impossible."""
+        try:
+            if path.is_file() and not _ends_with_newline(path):
+                raise UsageError(
+                    f"{path}: the last line is cut off or this is no trace; "
+                    "remove that line or give another file"
+                )
+            self._file = path.open("a", encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise UsageError(f"{path}: cannot write a trace there: {error.strerror}") from error
+
+    def __enter__(self) -> TraceWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, event: Event) -> None:
+        """Append one event; raise MetasdError if the disk refuses it."""
+        try:
+            self._file.write(json.dumps(_encode(event), allow_nan=False) + "\n")
+            if isinstance(event, GenerationDone):
+                self._file.flush()
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def close(self) -> None:
+        """Write out what is left and close; harmless when called twice. Raises MetasdError."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> MetasdError:
+        return MetasdError(f"{self._file.name}: the trace is incomplete: {error.strerror}")
+
+
+def read_trace(path: Path) -> Iterator[Event]:
+    """Yield the events of a trace.
+
+    A last line without its newline that cannot be read was cut off while being written: it is
+    skipped with a warning. Raises MetasdError for any other damage.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    event = _decode_event(json.loads(line))
+                except ValueError as error:
+                    if not line.endswith(b"\n"):
+                        logger.warning("%s: line %d is cut off and skipped", path, number)
+                        return
+                    raise MetasdError(f"{path}, line {number}: {error}") from error
+                yield event
+    except OSError as error:
+        raise MetasdError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1))
+        return file.read() in (b"", b"\n")
+
+
+def _encode(event: Event) -> dict[str, Any]:
+    values = {each.name: _encode_value(getattr(event, each.name)) for each in fields(event)}
+    return {"event": type(event).__name__, **values}
+
+
+def _encode_value(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _encode_value(item) for key, item in value.items()}
+    return value
+
+
+def _decode_event(document: Any) -> Event:
+    """Return the event of a JSON object; raise ValueError naming what is wrong with it."""
+    if not isinstance(document, dict):
+        raise ValueError(f"found {document!r}, expected an object")
+    name = document.pop("event", None)
+    if name not in _RECORDS:
+        raise ValueError(f"found event {name!r}, expected one of {', '.join(_RECORDS)}")
+    record = _RECORDS[name]
+    hints = get_type_hints(record)
+    if document.keys() != hints.keys():
+        different = ", ".join(sorted(document.keys() ^ hints.keys()))
+        raise ValueError(f"{name} has missing or unknown fields: {different}")
+    values = {key: _decode_value(f"{name}.{key}", hints[key], document[key]) for key in hints}
+    event: Event = record(**values)
+    return event
+
+
+def _decode_value(where: str, hint: Any, value: Any) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        return _decode_value(where, arguments[0], value)
+    if origin is Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list):
+        return tuple(_decode_value(where, arguments[0], item) for item in value)
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _decode_value(where, arguments[1], item) for key, item in value.items()}
+    if hint is float and (value in ("inf", "-inf", "nan") or _is_number(value)):
+        return float(value)
+    if hint in (int, str) and type(value) is hint:
+        return value
+    raise ValueError(f"{where}: found {value!r}, expected {hint}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,311 @@
+"""Four lossless schemes: the only place where losslessness can be broken.
+
+Knows token ids and logits, and no drafter. Whatever is drafted and however long the draft is,
+the emitted tokens follow the target's law after its sampler chain.
+
+Every scheme is used in this order: `begin`; then per round any number of `draft` calls, one
+`verify`, and possibly `overlaps` before the next draft. The context may already have grown when
+`overlaps` is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metasd_local.protocols import Draft, Logits, Probabilities, TargetSampler, Verdict
+from metasd_local.sampling import KeyedNoise, SamplerChain, SamplerSettings, Survivors, TokenIds
+
+Chance: TypeAlias = Callable[[Probabilities], int]
+"""Draw a uniform number from [0, 1) and return how many of the ascending edges it reaches."""
+
+
+def seeded_chance(seed: int) -> Chance:
+    """Return a chance driven by numpy's default generator."""
+    uniform = np.random.default_rng(seed).random
+    return lambda edges: int(edges.searchsorted(uniform(), side="right"))
+
+
+class Greedy:
+    """Accept the likeliest token: decoding at temperature 0.
+
+    The penalty applies, the other settings have no effect on the likeliest token.
+    """
+
+    def __init__(self, settings: SamplerSettings, vocab_size: int, max_window: int) -> None:
+        self._chain = SamplerChain(settings, vocab_size)
+        self._drafter_rows = np.empty((max_window, vocab_size), np.float32)
+        self._drafter_sizes = [0] * max_window
+        self._target_law = np.empty(vocab_size, np.float32)  # (vocab_size,)
+        self._drafter_law = np.empty(vocab_size, np.float32)  # (vocab_size,)
+        self._context: Sequence[int] = ()
+
+    def begin(self, seed: int, context: list[int]) -> None:
+        """Start a generation after `context`; there is nothing to seed."""
+        self._context = context
+
+    def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
+        """Return the drafter's likeliest token."""
+        position, size = len(drafted), len(logits)
+        _check_position(position, len(self._drafter_sizes))
+        self._drafter_rows[position, :size] = logits
+        self._drafter_sizes[position] = size
+        return self._chain.likeliest(logits, self._context, drafted)
+
+    def verify(self, rows: Logits, draft: Draft) -> Verdict:
+        """Accept up to the first token that is not the target's likeliest."""
+        tokens = draft.tokens
+        return _accept_equal(
+            tokens, lambda i: self._chain.likeliest(rows[i], self._context, tokens[:i])
+        )
+
+    def overlaps(self, rows: Logits, draft: Draft, num_positions: int) -> Probabilities:
+        """Compare the plain softmax of both rows, without the penalty."""
+        overlaps = np.empty(num_positions)  # (num_positions,)
+        for i in range(num_positions):
+            target_law = _softmax(rows[i], self._target_law)
+            if draft.is_point_mass:
+                overlaps[i] = target_law[draft.tokens[i]]
+                continue
+            size = self._drafter_sizes[i]
+            drafter_law = _softmax(self._drafter_rows[i, :size], self._drafter_law[:size])
+            overlaps[i] = np.minimum(target_law[:size], drafter_law, out=drafter_law).sum()
+        return overlaps
+
+
+class Coupled:
+    """Let target and drafter draw with the same noise; accept when they draw the same token.
+
+    The noise is a function of seed, position in the context and token id, so the emitted tokens
+    are a function of seed, prompt and target alone.
+
+    Source: drafter-invariant speculative sampling (Daliri, Musco, Suresh, "Coupling without
+    communication and drafter-invariant speculative decoding", arXiv 2408.07978).
+    """
+
+    def __init__(self, settings: SamplerSettings, vocab_size: int, max_window: int) -> None:
+        self._chain = SamplerChain(settings, vocab_size)
+        self._noise = KeyedNoise(vocab_size)
+        self._drafter_laws = _DrafterLaws(self._chain, vocab_size, max_window)
+        self._seed = 0
+        self._context: Sequence[int] = ()
+        self._tail: Sequence[int] = ()
+
+    def begin(self, seed: int, context: list[int]) -> None:
+        """Start a generation whose noise is keyed by `seed`."""
+        self._seed = seed
+        self._context = context
+
+    def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
+        """Draw from the drafter's law with the noise the target will use there."""
+        law = self._chain.survivors(logits, self._context, drafted)
+        self._drafter_laws.store(len(drafted), law)
+        return self._draw(law, len(drafted))
+
+    def verify(self, rows: Logits, draft: Draft) -> Verdict:
+        """Accept up to the first token that is not the one the target draws."""
+        tokens = draft.tokens
+        self._tail = self._chain.tail(self._context)
+        return _accept_equal(
+            tokens,
+            lambda i: self._draw(self._chain.survivors(rows[i], self._context, tokens[:i]), i),
+        )
+
+    def overlaps(self, rows: Logits, draft: Draft, num_positions: int) -> Probabilities:
+        """Compare the laws after the sampler chain."""
+        return self._drafter_laws.overlaps(rows, draft, num_positions, self._tail)
+
+    def _draw(self, law: Survivors, offset: int) -> int:
+        position = len(self._context) + offset
+        noise = self._noise.exponentials(self._seed, position, law.token_ids)
+        return int(law.token_ids[np.divide(law.probabilities, noise, out=noise).argmax()])
+
+
+class Match:
+    """Draw every token with a sampler of its own; accept greedy drafts that equal it.
+
+    The sampler draws once per emitted token, in order. The settings serve the drafts and the
+    overlaps only: they should resemble the sampler's chain, and need not equal it.
+
+    Source: llama.cpp, common/sampling.cpp, common_sampler_sample_and_accept_n.
+    """
+
+    def __init__(self, sampler: TargetSampler, settings: SamplerSettings, vocab_size: int) -> None:
+        self._sampler = sampler
+        self._chain = SamplerChain(settings, vocab_size)
+        self._is_greedy = settings.temperature == 0.0
+        self._target_law = np.empty(vocab_size, np.float32)  # (vocab_size,)
+        self._context: Sequence[int] = ()
+        self._tail: Sequence[int] = ()
+
+    def begin(self, seed: int, context: list[int]) -> None:
+        """Start a generation; the sampler sees `context` as it is now."""
+        self._context = context
+        self._sampler.begin(seed, context)
+
+    def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
+        """Return the drafter's likeliest token."""
+        return self._chain.likeliest(logits, self._context, drafted)
+
+    def verify(self, rows: Logits, draft: Draft) -> Verdict:
+        """Accept up to the first token that is not the one the sampler draws."""
+        self._tail = self._chain.tail(self._context)
+        return _accept_equal(draft.tokens, lambda i: self._sampler.sample(rows[i]))
+
+    def overlaps(self, rows: Logits, draft: Draft, num_positions: int) -> Probabilities:
+        """Return the target's probability of each draft token: every draft is a point mass."""
+        overlaps = np.empty(num_positions)  # (num_positions,)
+        tokens = draft.tokens
+        for i in range(num_positions):
+            if self._is_greedy:
+                overlaps[i] = _softmax(rows[i], self._target_law)[tokens[i]]
+            else:
+                law = self._chain.survivors(rows[i], self._tail, tokens[:i])
+                overlaps[i] = _probability(law, tokens[i])
+        return overlaps
+
+
+class Rejection:
+    """Accept a token drawn from the drafter's law in proportion to the target's.
+
+    Accepts with probability min(1, target / drafter); after a rejection the next token comes from
+    the normalised positive part of target - drafter. The emitted tokens depend on the drafter,
+    their law does not, provided that no drawn token is dropped from the draft.
+
+    Source: Leviathan, Kalman, Matias, "Fast inference from transformers via speculative
+    decoding", arXiv 2211.17192, algorithm 1; Chen et al., arXiv 2302.01318, algorithm 2.
+    """
+
+    def __init__(
+        self,
+        settings: SamplerSettings,
+        vocab_size: int,
+        max_window: int,
+        chance: Callable[[int], Chance] = seeded_chance,
+    ) -> None:
+        self._chain = SamplerChain(settings, vocab_size)
+        self._drafter_laws = _DrafterLaws(self._chain, vocab_size, max_window)
+        self._seeded_chance = chance
+        self._chance = chance(0)
+        self._num_drawn = 0
+        self._context: Sequence[int] = ()
+        self._tail: Sequence[int] = ()
+
+    def begin(self, seed: int, context: list[int]) -> None:
+        """Start a generation with a fresh chance."""
+        self._context = context
+        self._chance = self._seeded_chance(seed)
+
+    def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
+        """Draw a token from the drafter's law."""
+        law = self._chain.survivors(logits, self._context, drafted)
+        self._drafter_laws.store(len(drafted), law)
+        self._num_drawn = len(drafted) + 1
+        return self._draw(law.token_ids, law.probabilities)
+
+    def verify(self, rows: Logits, draft: Draft) -> Verdict:
+        """Accept or reject the tokens one by one."""
+        tokens = draft.tokens
+        # Dropping a token because of what was drawn would bend the law.
+        assert draft.is_point_mass or len(tokens) in (0, self._num_drawn), "a drawn token is lost"
+        self._tail = self._chain.tail(self._context)
+        for i, token in enumerate(tokens):
+            target = self._chain.survivors(rows[i], self._context, tokens[:i])
+            drafter = self._drafter_laws.law(i, draft)
+            ratio = _probability(target, token) / _probability(drafter, token)
+            if ratio >= 1.0 or self._chance(np.array([ratio])) == 0:
+                continue
+            aligned = self._drafter_laws.align(drafter, target.token_ids)
+            residual = np.subtract(target.probabilities, aligned, out=aligned)
+            np.maximum(residual, 0.0, out=residual)
+            # Equal laws that differ by rounding alone can be rejected and leave nothing.
+            weights = residual if residual.any() else target.probabilities
+            return Verdict(i, self._draw(target.token_ids, weights), "recovered")
+        target = self._chain.survivors(rows[len(tokens)], self._context, tokens)
+        return Verdict(len(tokens), self._draw(target.token_ids, target.probabilities), "bonus")
+
+    def overlaps(self, rows: Logits, draft: Draft, num_positions: int) -> Probabilities:
+        """Compare the laws after the sampler chain."""
+        return self._drafter_laws.overlaps(rows, draft, num_positions, self._tail)
+
+    def _draw(self, token_ids: TokenIds, weights: NDArray[np.float64]) -> int:
+        """Draw in proportion to `weights`, never a token of weight 0."""
+        sums = weights.cumsum()
+        # A sum divided by itself is exactly 1, which no uniform number reaches.
+        sums /= sums[-1]
+        return int(token_ids[self._chance(sums[:-1])])
+
+
+class _DrafterLaws:
+    """The laws of one draft, position by position, kept until the next draft."""
+
+    def __init__(self, chain: SamplerChain, vocab_size: int, max_window: int) -> None:
+        self._chain = chain
+        self._token_ids = np.empty((max_window, vocab_size), np.int64)
+        self._probabilities = np.empty((max_window, vocab_size), np.float64)
+        self._sizes = [0] * max_window
+        self._by_id = np.zeros(vocab_size)  # (vocab_size,) float64, zero between calls
+        self._aligned = np.empty(vocab_size)  # (vocab_size,) float64
+
+    def store(self, position: int, law: Survivors) -> None:
+        """Copy the law at a position of the draft."""
+        _check_position(position, len(self._sizes))
+        size = len(law.token_ids)
+        self._token_ids[position, :size] = law.token_ids
+        self._probabilities[position, :size] = law.probabilities
+        self._sizes[position] = size
+
+    def law(self, position: int, draft: Draft) -> Survivors:
+        """Return the law the draft token at a position was drawn from."""
+        if draft.is_point_mass:
+            return Survivors(np.array([draft.tokens[position]]), np.ones(1))
+        size = self._sizes[position]
+        return Survivors(self._token_ids[position, :size], self._probabilities[position, :size])
+
+    def align(self, law: Survivors, token_ids: TokenIds) -> Probabilities:
+        """Return the probabilities of `token_ids` under `law`; the array dies at the next call."""
+        self._by_id[law.token_ids] = law.probabilities
+        aligned = self._aligned[: len(token_ids)]
+        self._by_id.take(token_ids, out=aligned, mode="clip")
+        self._by_id[law.token_ids] = 0.0
+        return aligned
+
+    def overlaps(
+        self, rows: Logits, draft: Draft, num_positions: int, context: Sequence[int]
+    ) -> Probabilities:
+        """Return 1 - TV of target and drafter after the chain at the first positions."""
+        overlaps = np.empty(num_positions)  # (num_positions,)
+        for i in range(num_positions):
+            target = self._chain.survivors(rows[i], context, draft.tokens[:i])
+            aligned = self.align(self.law(i, draft), target.token_ids)
+            overlaps[i] = np.minimum(target.probabilities, aligned, out=aligned).sum()
+        return overlaps
+
+
+def _accept_equal(tokens: Sequence[int], choose: Callable[[int], int]) -> Verdict:
+    """Accept tokens while the target's own choice, made in order, equals them."""
+    for i, token in enumerate(tokens):
+        own = choose(i)
+        if own != token:
+            return Verdict(i, own, "recovered")
+    return Verdict(len(tokens), choose(len(tokens)), "bonus")
+
+
+def _check_position(position: int, max_window: int) -> None:
+    assert position < max_window, f"draft longer than the window of {max_window}"
+
+
+def _probability(law: Survivors, token: int) -> float:
+    """Return the probability of a token, 0 if it did not survive."""
+    return float(law.probabilities[law.token_ids == token].sum())
+
+
+def _softmax(logits: Logits, out: Logits) -> Logits:
+    """Write the softmax of `logits` to `out`, of the same length, and return it."""
+    np.subtract(logits, logits.max(), out=out)
+    np.exp(out, out=out)
+    out /= out.sum()
+    return out

@@ -1,0 +1,248 @@
+"""A conversation on a scripted model: history, ends, interruption, and what a failure leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from metasd_local.backend.scripted import ScriptedModel, ScriptedVocabulary
+from metasd_local.drafters.ngram import NgramDrafter
+from metasd_local.drafters.none import NoDrafter
+from metasd_local.engine import Engine
+from metasd_local.errors import BackendError, ContextFull
+from metasd_local.events import Event, GenerationDone, Notice, PromptRead, RoundDone, TextPiece
+from metasd_local.interrupt import Interrupt
+from metasd_local.sampling import SamplerSettings
+from metasd_local.selection.fixed import FixedPolicy
+from metasd_local.selection.rewards import block_efficiency
+from metasd_local.session import Session, Setup
+from metasd_local.template import ChatTemplate
+from metasd_local.verify import Greedy
+
+CONTROLS = ("<|end|>", "<|user|>", "<|assistant|>", "<think>", "</think>")
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+VOCABULARY = ScriptedVocabulary(CONTROLS)
+ASSISTANT = 256 + CONTROLS.index("<|assistant|>")
+
+
+def speaks(*answers: str) -> Callable[[tuple[int, ...]], NDArray[np.float32]]:
+    """Return a rule that says the n-th answer after the n-th `<|assistant|>`, then ends."""
+    scripts = [[*VOCABULARY.encode(answer, special=True), 256] for answer in answers]
+
+    def rule(tokens: tuple[int, ...]) -> NDArray[np.float32]:
+        turn = tokens.count(ASSISTANT)
+        said = len(tokens) - 1 - max(i for i, token in enumerate(tokens) if token == ASSISTANT)
+        script = scripts[min(turn, len(scripts)) - 1]  # a draft may copy a mark
+        logits = np.zeros(VOCABULARY.size, np.float32)
+        logits[script[said] if said < len(script) else 256] = 9.0
+        return logits
+
+    return rule
+
+
+class Desk:
+    """A session with everything a test wants to look at."""
+
+    def __init__(
+        self,
+        *answers: str,
+        stop: Sequence[str] = (),
+        context_size: int = 400,
+        fails_at: int | None = None,
+        arm: str = "ngram",
+        notices: tuple[str, ...] = (),
+    ) -> None:
+        self.interrupt = Interrupt()
+        self.target = ScriptedModel(
+            speaks(*answers),
+            vocab_size=VOCABULARY.size,
+            context_size=context_size,
+            interrupt=self.interrupt,
+            fails_at=fails_at,
+        )
+        settings = SamplerSettings(temperature=0.0)
+        self.engine = Engine(
+            target=self.target,
+            drafters=[NoDrafter(), NgramDrafter()],
+            policy=FixedPolicy(arm, window=5),
+            reward=block_efficiency,
+            scheme=Greedy(settings, VOCABULARY.size, 5),
+            interrupt=self.interrupt,
+        )
+        template = TEMPLATE.replace("\n", "") + "{# <think> </think> #}"
+        self.session = Session(
+            setup=Setup("pool", "fixed", "greedy", settings, "CPU", 1, ("ngram",), 400, notices),
+            engine=self.engine,
+            vocabulary=VOCABULARY,
+            template=ChatTemplate(template, VOCABULARY),
+            interrupt=self.interrupt,
+            resources=ExitStack(),
+            stop_strings=stop,
+        )
+
+    def ask(self, text: str, max_tokens: int | None = None) -> list[Event]:
+        return list(self.session.send(text, seed=0, max_tokens=max_tokens))
+
+
+def text_of(events: Sequence[Event], kind: str = "answer") -> str:
+    return "".join(e.text for e in events if isinstance(e, TextPiece) and e.kind == kind)
+
+
+def reason_of(events: Sequence[Event]) -> str:
+    last = events[-1]
+    assert isinstance(last, GenerationDone)
+    return last.finish_reason
+
+
+def emitted_of(events: Sequence[Event]) -> list[int]:
+    return [token for e in events if isinstance(e, RoundDone) for token in e.emitted]
+
+
+def test_an_answer_is_streamed_and_remembered() -> None:
+    desk = Desk("Hello, wörld! 🙂")
+    events = desk.ask("hi")
+    assert text_of(events) == "Hello, wörld! 🙂"
+    assert reason_of(events) == "stop"
+    assert [(m.role, m.content) for m in desk.session.messages] == [
+        ("user", "hi"),
+        ("assistant", "Hello, wörld! 🙂"),
+    ]
+
+
+def test_a_second_turn_reads_only_what_is_new() -> None:
+    desk = Desk("first answer", "second answer")
+    desk.ask("one")
+    fed = desk.target.fed_tokens
+    events = desk.ask("two")
+    read = events[0]
+    assert isinstance(read, PromptRead)
+    # The end token of the first answer was emitted but never read.
+    new = len(VOCABULARY.encode("<|end|><|user|>two<|assistant|>", special=True))
+    assert read.prompt_tokens - read.reused_tokens == new
+    assert desk.target.fed_tokens - fed >= new - 1
+    assert text_of(events) == "second answer"
+
+
+def test_the_events_come_in_order_and_the_end_comes_last() -> None:
+    events = Desk("some answer").ask("hi")
+    assert isinstance(events[0], PromptRead)
+    assert isinstance(events[-1], GenerationDone)
+    assert sum(isinstance(e, PromptRead | GenerationDone) for e in events) == 2
+
+
+def test_notices_are_shown_once_before_the_first_answer() -> None:
+    desk = Desk("a", "b", notices=("drafter x is not used",))
+    assert isinstance(desk.ask("one")[0], Notice)
+    assert not any(isinstance(e, Notice) for e in desk.ask("two"))
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_shown() -> None:
+    desk = Desk("abc STOP def", stop=["STOP"])
+    events = desk.ask("hi")
+    assert text_of(events) == "abc "
+    assert reason_of(events) == "stop"
+    assert bytes(emitted_of(events)).decode() == "abc STOP"
+
+
+@pytest.mark.parametrize("max_tokens", [1, 3, 7])
+def test_max_tokens_are_never_overshot(max_tokens: int) -> None:
+    events = Desk("aaaa bbbb aaaa bbbb").ask("aaaa bbbb aaaa", max_tokens)
+    assert len(emitted_of(events)) == max_tokens
+    assert reason_of(events) == "length"
+
+
+def test_reasoning_is_apart_and_not_sent_back() -> None:
+    desk = Desk("<think>hmm</think>yes", "again")
+    events = desk.ask("hi")
+    assert (text_of(events, "reasoning"), text_of(events)) == ("hmm", "yes")
+    desk.ask("more")
+    assert b"hmm" not in bytes(t for t in desk.session.prompt_tokens if t < 256)
+
+
+def test_control_tokens_in_a_message_stay_plain_text() -> None:
+    desk = Desk("ok")
+    desk.ask("<|end|><|assistant|>")
+    assert desk.session.prompt_tokens.count(ASSISTANT) == 1
+    assert desk.session.prompt_tokens.count(256) == 0
+
+
+def test_an_answer_that_spells_control_tokens_is_read_as_text_in_the_next_turn() -> None:
+    desk = Desk("a<|user|>b", "ok")
+    desk.ask("one")
+    desk.ask("two")
+    user = 256 + CONTROLS.index("<|user|>")
+    assert desk.session.prompt_tokens.count(user) == 2
+
+
+def test_an_interrupted_answer_is_kept_and_ends_as_cancelled() -> None:
+    desk = Desk("a long answer that goes on", "next")
+    events: list[Event] = []
+    for event in desk.session.send("hi", seed=0):
+        events.append(event)
+        if len(text_of(events)) >= 6:
+            desk.session.interrupt()
+    assert reason_of(events) == "cancelled"
+    said = text_of(events)
+    assert "a long answer that goes on".startswith(said)
+    assert desk.session.messages[-1].content == said
+    assert text_of(desk.ask("more")) == "next"
+
+
+def test_an_interruption_before_the_first_token_leaves_no_turn() -> None:
+    desk = Desk("answer")
+    events: list[Event] = []
+    for event in desk.session.send("hi", seed=0):
+        events.append(event)
+        desk.session.interrupt()
+    assert reason_of(events) == "cancelled"
+    assert desk.session.messages == ()
+
+
+def test_a_consumer_that_stops_early_keeps_what_was_said() -> None:
+    desk = Desk("a long answer", "next")
+    events = desk.session.send("hi", seed=0)
+    said = ""
+    while len(said) < 4:
+        event = next(events)
+        said += event.text if isinstance(event, TextPiece) else ""
+    events.close()
+    assert desk.session.messages[-1].content == said
+    assert text_of(desk.ask("more")) == "next"
+
+
+def test_a_failing_target_gives_the_prompt_back() -> None:
+    desk = Desk("answer", fails_at=12)
+    with pytest.raises(BackendError):
+        desk.ask("hi there")
+    assert desk.session.messages == ()
+
+
+def test_a_prompt_that_does_not_fit_is_refused_by_size() -> None:
+    desk = Desk("answer", context_size=20)
+    with pytest.raises(ContextFull, match=r"23 tokens and the context 20"):
+        desk.ask("x" * 21)
+    assert desk.session.messages == ()
+
+
+def test_decode_seconds_are_what_a_stopwatch_shows() -> None:
+    """From PromptRead to GenerationDone, on a clock that ticks with every look at it."""
+    ticks = iter(range(10_000))
+    desk = Desk("some answer")
+    desk.session._clock = lambda: float(next(ticks))
+    events = desk.session.send("hi", seed=0)
+    looks: dict[type, int] = {}
+    done = None
+    for event in events:
+        looks[type(event)] = next(ticks)
+        done = event
+    assert isinstance(done, GenerationDone)
+    elapsed = looks[GenerationDone] - looks[PromptRead]
+    assert abs(done.seconds_decode - elapsed) <= 2

@@ -1,0 +1,144 @@
+"""How the command line reads its words, options and pipes, and how it explains itself."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from metasd_local import __version__
+from metasd_local.cli import DONE, WRONG_USAGE
+from metasd_local.config import Options
+from tests.scripted_session import Shell, Terminal
+
+
+def run_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command."""
+    command = [sys.executable, "-m", "metasd_local", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+
+
+def test_options_reach_the_session_from_every_source(tmp_path: Path) -> None:
+    """The command line may put them anywhere."""
+    (tmp_path / "metasd").mkdir()
+    (tmp_path / "metasd/config.toml").write_text("top_k = 1\nwindow = 2\n", encoding="utf-8")
+    environment = {"XDG_CONFIG_HOME": str(tmp_path), "METASD_WINDOW": "3", "METASD_POOL": "big"}
+    shell = Shell(environment=environment)
+    assert shell.run("--seed", "1", "run", "--window=4", "hello", "--max-tokens", "9") == DONE
+    assert shell.opened == [(Options(top_k=1, window=4, seed=1, max_tokens=9, pool="big"), None)]
+    assert shell.session.sent == [("hello", 1, 9)]
+
+
+@pytest.mark.parametrize(
+    ("words", "piped", "pool", "prompt"),
+    [
+        (["hello"], None, None, "hello"),
+        (["hello"], "more\n", None, "hello\n\nmore\n"),
+        (["hello"], "", None, "hello"),
+        (["big", "hello"], None, "big", "hello"),
+        (["big", "hello"], "more", "big", "hello\n\nmore"),
+        (["nowhere", "hello"], None, "nowhere", "hello"),
+        (["big"], "more", "big", "more"),
+        (["big", "-"], "more", "big", "more"),
+        (["-"], "more", None, "more"),
+        ([], "more", None, "more"),
+        (["--", "--flag"], None, None, "--flag"),
+        (["- item"], None, None, "- item"),
+    ],
+)
+def test_pool_and_prompt(
+    words: list[str], piped: str | None, pool: str | None, prompt: str
+) -> None:
+    """One word is the prompt, unless it names a pool and a pipe brings the prompt."""
+    shell = Shell(stdin=None if piped is None else io.StringIO(piped))
+    assert shell.run("run", *words) == DONE
+    assert shell.opened[0][1] == pool
+    assert shell.session.sent[0][0] == prompt
+
+
+def test_a_dash_reads_the_prompt_from_a_terminal() -> None:
+    """Without the dash a terminal is never waited for."""
+    shell = Shell(stdin=Terminal("typed\n"))
+    assert shell.run("run", "-") == DONE
+    assert shell.session.sent[0][0] == "typed\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no command"),
+        (["rnu", "hello"], "did you mean 'run'?"),
+        (["Why is the sky blue?"], 'metasd run "Why is the sky blue?"'),
+        (["run"], "no prompt"),
+        (["run", "  "], "no prompt"),
+        (["run", "big"], 'type metasd run big "..."'),
+        (["run", "tell", "me", "more"], "put the prompt in quotes"),
+        (["run", "\udcff"], "no UTF-8"),
+        (["run", "x", "--windw", "3"], "did you mean '--window'?"),
+        (["run", "x", "--temp", "3"], "did you mean '--temperature'?"),
+        (["run", "x", "--window", "99"], "--window: found '99', expected a whole number"),
+        (["run", "x", "--window"], "expected one argument"),
+        (["run", "x", "--trace", "/nowhere/t"], "cannot write a trace"),
+    ],
+)
+def test_wrong_usage_says_what_to_do_and_opens_no_model(arguments: list[str], message: str) -> None:
+    """Exit status 2, one line on stderr, nothing on stdout."""
+    shell = Shell()
+    assert shell.run(*arguments) == WRONG_USAGE
+    assert shell.err.startswith("metasd: ")
+    assert message in shell.err
+    assert shell.err.count("\n") == 1
+    assert shell.out == ""
+    assert not shell.opened
+
+
+def test_a_binary_pipe_is_refused() -> None:
+    """Bytes that are no text are a mistake of the caller."""
+    shell = Shell(stdin=cast(io.StringIO, io.TextIOWrapper(io.BytesIO(b"\xff\xfe"))))
+    assert shell.run("run", "x") == WRONG_USAGE
+    assert "stdin is no UTF-8 text" in shell.err
+
+
+def test_policy_help_lists_policies_and_needs_no_prompt() -> None:
+    """One policy a line, its name first."""
+    shell = Shell()
+    assert shell.run("run", "--policy", "help") == DONE
+    names = [line.split()[0] for line in shell.out.splitlines()]
+    assert "plain" in names
+    assert "ucb" in names
+    assert not shell.opened
+
+
+def test_help_fits_24_lines_of_80_columns_with_three_examples() -> None:
+    """It can be read without scrolling."""
+    finished = run_process("--help")
+    lines = finished.stdout.splitlines()
+    assert finished.returncode == DONE
+    assert finished.stderr == ""
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    examples = lines[lines.index("examples:") + 1 :]
+    assert examples.index("") == 3
+    assert all("metasd run" in example for example in examples[:3])
+
+
+def test_run_help_describes_every_option() -> None:
+    """It is made from the option table."""
+    shell = Shell()
+    assert shell.run("run", "--help") == DONE
+    for name in ("--policy", "--no-think", "--trace FILE", "--stop TEXT"):
+        assert name in shell.out
+    assert "--pool" not in shell.out
+
+
+def test_version() -> None:
+    """The one the package carries."""
+    shell = Shell()
+    assert shell.run("--version") == DONE
+    assert shell.out == f"metasd {__version__}\n"
