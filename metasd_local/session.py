@@ -118,6 +118,11 @@ class Session:
             raise
         self._keep(answer)
 
+    def clear(self) -> None:
+        """Forget the conversation but not the system prompt."""
+        self._messages = [m for m in self._messages if m.role == "system"]
+        self._spoken.clear()
+
     def interrupt(self) -> None:
         """Stop the running generation; it ends with the finish reason `cancelled`."""
         self._interrupt.set()

@@ -1,0 +1,254 @@
+"""`metasd run` as a user meets it: a real process, real GGUF files, a real terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from metasd_local.catalogue import read_catalogue
+from metasd_local.compose import open_session
+from metasd_local.config import Options
+from metasd_local.errors import IncompatibleVocabulary, ModelError, UsageError
+from metasd_local.events import GenerationDone, Notice, PromptRead, RoundDone
+from metasd_local.trace import read_trace
+from tests.tiny_gguf import write_tiny_gguf
+
+PROMPT = "Translate German to English: Ich habe einen Hund und zwei Katzen."
+POOL = read_catalogue()["starter"]
+FILE_BYTES = sum(path.stat().st_size for path in (POOL.target, *(d.path for d in POOL.drafters)))
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "metasd_local", "run", "--threads=1", *arguments]
+
+
+def run(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        input=text,
+        stdin=subprocess.DEVNULL if text is None else None,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_text_goes_to_stdout_and_one_line_of_figures_to_stderr() -> None:
+    done = run(PROMPT, "--temperature=0", "--max-tokens=24")
+    assert done.returncode == 0
+    assert done.stdout.strip()
+    assert re.fullmatch(r"\d+ tokens · .*tok/s · .*\n", done.stderr)
+
+
+def test_json_says_what_the_trace_says(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    done = run(PROMPT, "--seed=3", "--max-tokens=40", "--json", f"--trace={trace}")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    stats = result["stats"]
+    rounds = [event for event in read_trace(trace) if isinstance(event, RoundDone)]
+    assert stats["emitted"] == sum(len(e.emitted) for e in rounds)
+    assert stats["rounds"] == len(rounds)
+    assert stats["drafted"] == sum(e.drafted for e in rounds)
+    assert stats["accepted"] == sum(e.accepted for e in rounds)
+    assert {name: arm["rounds"] for name, arm in stats["arms"].items()} == {
+        name: sum(e.arm == name for e in rounds) for name in {e.arm for e in rounds}
+    }
+    assert (result["pool"], result["policy"], result["scheme"]) == ("starter", "ucb", "coupled")
+    assert (result["seed"], result["threads"]) == (3, 1)
+
+
+def test_json_figures_are_those_of_a_stopwatch() -> None:
+    """Seconds between PromptRead and GenerationDone, within 1 %, and tokens over seconds."""
+    with closing(open_session(Options(seed=1, threads=1))) as session:
+        started_s = finished_s = 0.0
+        emitted = 0
+        done = None
+        for event in session.send(PROMPT, seed=1, max_tokens=64):
+            if isinstance(event, PromptRead):
+                started_s = time.perf_counter()
+            elif isinstance(event, RoundDone):
+                emitted += len(event.emitted)
+            elif isinstance(event, GenerationDone):
+                finished_s = time.perf_counter()
+                done = event
+    assert done is not None
+    assert emitted > 0
+    assert done.seconds_decode == pytest.approx(finished_s - started_s, rel=0.01)
+    assert 0.0 < done.seconds_inside < done.seconds_decode
+
+
+def test_the_same_seed_gives_the_same_text_in_another_process() -> None:
+    texts = {
+        run(PROMPT, "--seed=5", "--max-tokens=30", f"--policy={policy}").stdout
+        for policy in ("plain", "ucb", "random")
+    }
+    assert len(texts) == 1
+
+
+def test_a_second_turn_prefills_only_new_tokens() -> None:
+    with closing(open_session(Options(threads=1, temperature=0.0))) as session:
+        events = list(session.send("User: I want to see a movie.", seed=0, max_tokens=40))
+        emitted = sum(len(e.emitted) for e in events if isinstance(e, RoundDone))
+        first = len(session.prompt_tokens)
+        second = next(
+            e for e in session.send("User: A comedy.", seed=0) if isinstance(e, PromptRead)
+        )
+    assert second.reused_tokens == first + emitted - 1
+
+
+def test_ctrl_c_stops_cleanly_with_the_figures() -> None:
+    """On a terminal, in the middle of the answer: exit status 130 and the statistics line."""
+    primary, secondary = pty.openpty()
+    process = subprocess.Popen(
+        command(
+            PROMPT,
+            "--max-tokens=900",
+            "--policy=plain",
+            "--temperature=1.5",
+            "--top-k=0",
+            "--top-p=1",
+            "--min-p=0",
+            "--seed=1",
+        ),
+        stdin=secondary,
+        stdout=secondary,
+        stderr=secondary,
+        start_new_session=True,
+    )
+    os.close(secondary)
+    screen = b""
+    has_sent = False
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if select.select([primary], [], [], 1.0)[0]:
+            try:
+                chunk = os.read(primary, 4096)
+            except OSError:  # Linux: the other side is closed
+                break
+            if not chunk:
+                break
+            screen += chunk
+        _, is_loaded, answer = screen.partition(b"\x1b[2K")
+        if not has_sent and is_loaded and len(answer) > 20:
+            process.send_signal(signal.SIGINT)
+            has_sent = True
+    os.close(primary)
+    assert process.wait(timeout=10) == 130
+    assert has_sent
+    assert re.search(rb"\d+ tokens \(interrupted\)", screen)
+    assert b"Traceback" not in screen
+
+
+def test_loading_and_the_first_token_take_two_seconds_of_cpu_after_import() -> None:
+    """CPU seconds, not seconds of the clock: true on a busy machine too."""
+    script = (
+        "import resource, metasd_local.compose as compose, metasd_local.template, numpy\n"
+        "from metasd_local.config import Options\n"
+        "def used(): u = resource.getrusage(resource.RUSAGE_SELF); return u.ru_utime + u.ru_stime\n"
+        "before = used()\n"
+        "session = compose.open_session(Options(threads=1))\n"
+        f"for event in session.send({PROMPT!r}, seed=1, max_tokens=1): pass\n"
+        "print(used() - before)\n"
+        "session.close()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert float(done.stdout) <= 2.0
+
+
+def test_memory_stays_below_four_times_the_files() -> None:
+    usage = (
+        "import resource, subprocess, sys\n"
+        f"subprocess.run({command(PROMPT, '--max-tokens=64')!r}, check=True)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", usage], capture_output=True, text=True, check=True, timeout=60
+    )
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    peak_bytes = int(done.stderr.split()[-1]) * unit_bytes
+    assert resource.getpagesize() < peak_bytes <= 4 * FILE_BYTES + 150 * 2**20
+
+
+def test_own_files_by_path_need_no_catalogue(tmp_path: Path) -> None:
+    target = write_tiny_gguf(tmp_path / "T.gguf", seed=1)
+    drafter = write_tiny_gguf(tmp_path / "D.gguf", seed=1, disturbance=0.3)
+    done = run(str(target), "hello", f"--drafters={drafter}", "--json", "--max-tokens=20")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result["stats"]["arms"]) <= {"D"}
+    assert result["pool"] == "T"
+
+
+def test_the_prompt_may_come_through_a_pipe(tmp_path: Path) -> None:
+    target = write_tiny_gguf(tmp_path / "T.gguf")
+    asked = ("--json", "--temperature=0", "--max-tokens=8")
+    piped = run(str(target), *asked, text="hello")
+    typed = run(str(target), "hello", *asked)
+    assert json.loads(piped.stdout)["text"] == json.loads(typed.stdout)["text"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ((), 2, "no prompt"),
+        (("hi", "--policy=uct"), 2, "ucb"),
+        (("hi", "--policy=fixed:cod"), 2, "code"),
+        (("hi", "--policy=ucb:beta=-1"), 2, "beta"),
+        (("hi", "--temperature=-1"), 2, "temperature"),
+        (("hi", "--scheme=greedy", "--temperature=1"), 2, "--temperature 0"),
+        (("hi", "--drafters=nope"), 2, "nope"),
+        (("startr", "hi"), 2, "starter"),
+        (("missing.gguf", "hi"), 1, "missing.gguf"),
+        (("hi", "--drafters=missing.gguf"), 1, "missing.gguf"),
+        (("hi " * 2000,), 1, "--ctx"),
+        (("hi", "--windw=3"), 2, "--windw"),
+    ],
+)
+def test_wrong_input_gets_one_helpful_line(
+    arguments: tuple[str, ...], status: int, message: str
+) -> None:
+    done = run(*arguments)
+    assert done.returncode == status
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_drafter_of_another_vocabulary_is_refused_with_the_rule(tmp_path: Path) -> None:
+    stranger = write_tiny_gguf(tmp_path / "stranger.gguf")
+    with pytest.raises(IncompatibleVocabulary, match="size"):
+        open_session(Options(drafters=(str(stranger),), threads=1))
+
+
+def test_a_recurrent_drafter_is_refused_and_a_recurrent_target_decodes_plainly(
+    tmp_path: Path,
+) -> None:
+    mamba = write_tiny_gguf(tmp_path / "mamba.gguf", architecture="mamba")
+    llama = write_tiny_gguf(tmp_path / "llama.gguf")
+    with pytest.raises(ModelError, match="cannot forget"):
+        open_session(Options(drafters=(str(mamba),), threads=1), str(llama))
+    with closing(open_session(Options(threads=1, drafters=(str(llama),)), str(mamba))) as session:
+        events = list(session.send("hi", seed=0, max_tokens=6))
+    assert any(isinstance(e, Notice) and "plainly" in e.text for e in events)
+    assert {e.arm for e in events if isinstance(e, RoundDone)} == {"plain"}
+
+
+def test_a_greedy_scheme_with_a_temperature_is_an_error_before_loading() -> None:
+    with pytest.raises(UsageError):
+        open_session(Options(scheme="greedy", temperature=0.5), "starter")
