@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from metasd_local.backend.library import devices
 from metasd_local.backend.llama import LlamaModel, LlamaWeights
+from metasd_local.backend.llama_info import ModelInfo
 from metasd_local.backend.llama_sampler import LlamaSampler
 from metasd_local.backend.threads import default_num_threads
 from metasd_local.catalogue import DEFAULT_POOL, DrafterEntry, Pool, pool_of_file, read_catalogue
@@ -42,6 +44,7 @@ NGRAM = "ngram"
 DEFAULT_POLICY = "ucb"
 DEFAULT_WINDOW = 5
 LARGEST_DEFAULT_CONTEXT = 8192
+SMALLEST_DEFAULT_CONTEXT = 512
 REWARDS: dict[str, Reward] = {"bd": block_divergence, "be": block_efficiency}
 
 
@@ -79,7 +82,7 @@ def open_session(
         )
         weights = loader.load(wanted.target)
         info, vocabulary = weights.info, weights.vocabulary
-        context_size = options.ctx or min(info.trained_context, LARGEST_DEFAULT_CONTEXT)
+        context_size = options.ctx or _default_context(info)
         target = loader.open(weights, context_size, max_rows=window + 1)
         drafters: list[Drafter] = [NoDrafter()]
         notices: list[str] = []
@@ -121,7 +124,11 @@ def open_session(
             engine=engine,
             vocabulary=vocabulary,
             template=ChatTemplate(
-                info.chat_template, vocabulary, bos_text=info.bos_text, eos_text=info.eos_text
+                info.chat_template,
+                vocabulary,
+                # A template prints it where it wants it; a base model may want none.
+                bos_text=info.bos_text if info.chat_template or vocabulary.adds_bos else "",
+                eos_text=info.eos_text,
             ),
             interrupt=loader.interrupt,
             resources=resources.pop_all(),
@@ -129,6 +136,14 @@ def open_session(
             stop_strings=options.stop or (),
             thinks=options.think,
         )
+
+
+def _default_context(info: ModelInfo) -> int:
+    """Return what was trained and fits: weights and token memory take half a device at most."""
+    sizes = [device.memory_bytes for device in devices() if device.name in info.devices]
+    free_bytes = min((size for size in sizes if size), default=0) // 2 - info.file_bytes
+    fitting = max(free_bytes // max(info.memory_bytes_per_token, 1), SMALLEST_DEFAULT_CONTEXT)
+    return min(info.trained_context, LARGEST_DEFAULT_CONTEXT, fitting)
 
 
 def _find_pool(text: str) -> Pool:

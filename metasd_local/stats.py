@@ -192,7 +192,7 @@ class LoopFinder:
     @property
     def num_looping(self) -> int:
         """Return how many tokens belong to loops so far."""
-        return sum(self._is_looping)
+        return self._is_looping.count(1)
 
     def add(self, tokens: Sequence[int]) -> None:
         """Append tokens to the answer."""
