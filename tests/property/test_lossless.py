@@ -5,7 +5,6 @@ Deliberately wrong schemes show that each check rejects what it should.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,13 +20,13 @@ from tests.enumeration import (
     PLANS,
     SETTINGS,
     VOCAB_SIZE,
-    Law,
     Plan,
     SchemeMaker,
     adversary,
     error_of,
     generate,
     nothing,
+    p_value,
     target,
     target_law,
 )
@@ -262,20 +261,6 @@ def test_the_comparison_notices_schemes_that_depend_on_the_drafts() -> None:
     settings = SETTINGS["untruncated"]
     for make in (Rejection, NoisyByRow):
         assert count_divergences(partial(make, settings, VOCAB_SIZE, MAX_WINDOW), 50) > 10
-
-
-def p_value(counts: dict[tuple[int, ...], int], law: Law) -> float:
-    """Return the chi-squared test's p-value, by Wilson and Hilferty's approximation."""
-    assert counts.keys() <= law.keys()
-    total = sum(counts.values())
-    chi_squared = sum(
-        (counts.get(tokens, 0) - total * share) ** 2 / (total * share)
-        for tokens, share in law.items()
-    )
-    degrees = len(law) - 1
-    spread = 2 / (9 * degrees)
-    deviation = ((chi_squared / degrees) ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
-    return math.erfc(deviation / math.sqrt(2)) / 2
 
 
 @pytest.mark.parametrize("name", ["untruncated", "penalised and truncated"])

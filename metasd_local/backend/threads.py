@@ -1,0 +1,88 @@
+"""How many threads a computation should use on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_CPU_DIRECTORY = "sys/devices/system/cpu"
+
+
+def default_num_threads(root: Path = Path("/")) -> int:
+    """Return the physical cores this process may use, bounded by its cgroups' quota, at least 1.
+
+    root: where `sys` and `proc` lie. Falls back to logical processors where the kernel does not
+    tell which of them share a core.
+    """
+    processors = _allowed_processors()
+    cores = {_core_of(root, processor) for processor in processors}
+    num_threads = float(len(cores))
+    for directory, version in _cgroup_directories(root):
+        quota = _quota(directory, version)
+        if quota is not None:
+            num_threads = min(num_threads, quota)
+    return max(int(num_threads), 1)
+
+
+def _allowed_processors() -> set[int]:
+    # Affinity is known on Linux only.
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
+def _core_of(root: Path, processor: int) -> str:
+    """Return what the processors of one physical core have in common: their list."""
+    topology = root / _CPU_DIRECTORY / f"cpu{processor}" / "topology"
+    # The second name is that of older kernels.
+    for name in ("core_cpus_list", "thread_siblings_list"):
+        siblings = _read(topology / name)
+        if siblings:
+            return siblings
+    return str(processor)
+
+
+def _cgroup_directories(root: Path) -> list[tuple[Path, int]]:
+    """Return the CPU cgroups of this process with their version, and all that contain them.
+
+    Inside a container the path in /proc/self/cgroup may be the host's: then only the mount's
+    top, which is always included, exists.
+    """
+    mount = root / "sys/fs/cgroup"
+    directories: list[tuple[Path, int]] = []
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            tops, version = [mount, mount / "unified"], 2
+        elif "cpu" in controllers.split(","):
+            tops, version = [mount / controllers, mount / "cpu"], 1
+        else:
+            continue
+        relative = Path(path.lstrip("/"))
+        for top in tops:
+            directories += [(top / part, version) for part in (relative, *relative.parents)]
+    return directories
+
+
+def _quota(directory: Path, version: int) -> float | None:
+    """Return the processors' worth of time a cgroup may use; None if unlimited or unknown."""
+    if version == 2:
+        words = _read(directory / "cpu.max").split()
+    else:
+        words = [
+            _read(directory / "cpu.cfs_quota_us"),
+            _read(directory / "cpu.cfs_period_us"),
+        ]
+    try:
+        quota_us, period_us = (int(word) for word in words)
+    except ValueError:
+        return None
+    return quota_us / period_us if quota_us > 0 and period_us > 0 else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
