@@ -6,7 +6,7 @@ Counters are stored, rates are derived; a rate that is not known yet is None.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from metasd_local.events import Event, FinishReason, GenerationDone, PromptRead, RoundDone
@@ -116,62 +116,72 @@ class Stats:
     """Fold the events of one generation into a Snapshot."""
 
     def __init__(self) -> None:
-        self._loops = LoopFinder(())
-        self._snapshot = Snapshot()
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """Return the counters so far; it does not change when more events come."""
-        return self._snapshot
+        self.begin(())
 
     def begin(self, prompt_tokens: Sequence[int]) -> None:
         """Start over with a new generation; what the prompt says is no loop in its answer."""
         self._loops = LoopFinder(prompt_tokens)
-        self._snapshot = Snapshot()
+        self._read: PromptRead | None = None
+        self._done: GenerationDone | None = None
+        self._all = _Tally()
+        self._arms: dict[str, _Tally] = {}
 
     def observe(self, event: Event) -> None:
         """Count one event; texts and notices change nothing."""
         match event:
-            case PromptRead():
-                self._snapshot = replace(
-                    self._snapshot,
-                    prompt_tokens=event.prompt_tokens,
-                    prompt_tokens_reused=event.reused_tokens,
-                    seconds_prompt=event.seconds,
-                )
             case RoundDone():
-                self._count_round(event)
+                self._loops.add(event.emitted)
+                self._all.add(event)
+                if event.arm not in self._arms:
+                    self._arms[event.arm] = _Tally()
+                self._arms[event.arm].add(event)
+            case PromptRead():
+                self._read = event
             case GenerationDone():
-                self._snapshot = replace(
-                    self._snapshot,
-                    finish_reason=event.finish_reason,
-                    seconds_to_first_token=event.seconds_to_first_token,
-                    seconds_decode=event.seconds_decode,
-                    seconds_inside=event.seconds_inside,
-                )
+                self._done = event
 
-    def _count_round(self, event: RoundDone) -> None:
-        before = self._snapshot
-        arm = before.arms.get(event.arm, ArmCounts())
-        num_emitted = len(event.emitted)
-        self._loops.add(event.emitted)
-        arm = ArmCounts(
-            rounds=arm.rounds + 1,
-            drafted=arm.drafted + event.drafted,
-            accepted=arm.accepted + event.accepted,
-            emitted=arm.emitted + num_emitted,
-            seconds=arm.seconds + event.seconds,
-        )
-        self._snapshot = replace(
-            before,
-            rounds=before.rounds + 1,
-            drafted=before.drafted + event.drafted,
-            accepted=before.accepted + event.accepted,
-            emitted=before.emitted + num_emitted,
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return the counters so far; it does not change when more events come."""
+        read, done, total = self._read, self._done, self._all
+        return Snapshot(
+            prompt_tokens=read.prompt_tokens if read else 0,
+            prompt_tokens_reused=read.reused_tokens if read else 0,
+            emitted=total.emitted,
+            rounds=total.rounds,
+            drafted=total.drafted,
+            accepted=total.accepted,
             looping=self._loops.num_looping,
-            seconds_decode=before.seconds_decode + event.seconds,
-            arms={**before.arms, event.arm: arm},
+            seconds_prompt=read.seconds if read else 0.0,
+            seconds_decode=done.seconds_decode if done else total.seconds,
+            seconds_inside=done.seconds_inside if done else None,
+            seconds_to_first_token=done.seconds_to_first_token if done else None,
+            finish_reason=done.finish_reason if done else None,
+            arms={name: tally.counts() for name, tally in self._arms.items()},
         )
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Running sums; plain attributes because they change in every round."""
+
+    rounds: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    emitted: int = 0
+    seconds: float = 0.0
+
+    def add(self, event: RoundDone) -> None:
+        """Add one round."""
+        self.rounds += 1
+        self.drafted += event.drafted
+        self.accepted += event.accepted
+        self.emitted += len(event.emitted)
+        self.seconds += event.seconds
+
+    def counts(self) -> ArmCounts:
+        """Return the sums as they are now."""
+        return ArmCounts(self.rounds, self.drafted, self.accepted, self.emitted, self.seconds)
 
 
 class LoopFinder:

@@ -90,9 +90,11 @@ class TextStream:
                 self._switch(self._mark_tokens[token])
             else:
                 self._pending += self._decoder.decode(self._vocabulary.piece(token))
-                self._scan()
+                if self._stop_strings:  # only they ask which token completed what
+                    self._scan()
             if self._has_ended:
                 return index + 1
+        self._scan()
         return None
 
     def take(self) -> list[TextPiece]:

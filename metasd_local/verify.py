@@ -72,7 +72,8 @@ class Greedy:
                 continue
             size = self._drafter_sizes[i]
             drafter_law = _softmax(self._drafter_rows[i, :size], self._drafter_law[:size])
-            overlaps[i] = np.minimum(target_law[:size], drafter_law, out=drafter_law).sum()
+            common = np.minimum(target_law[:size], drafter_law, out=drafter_law)
+            overlaps[i] = np.add.reduce(common)
         return overlaps
 
 
@@ -89,10 +90,9 @@ class Coupled:
     def __init__(self, settings: SamplerSettings, vocab_size: int, max_window: int) -> None:
         self._chain = SamplerChain(settings, vocab_size)
         self._noise = KeyedNoise(vocab_size)
-        self._drafter_laws = _DrafterLaws(self._chain, vocab_size, max_window)
+        self._laws = _Laws(vocab_size, max_window)
         self._seed = 0
         self._context: Sequence[int] = ()
-        self._tail: Sequence[int] = ()
 
     def begin(self, seed: int, context: list[int]) -> None:
         """Start a generation whose noise is keyed by `seed`."""
@@ -102,21 +102,23 @@ class Coupled:
     def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
         """Draw from the drafter's law with the noise the target will use there."""
         law = self._chain.survivors(logits, self._context, drafted)
-        self._drafter_laws.store(len(drafted), law)
+        self._laws.store_drafter(len(drafted), law)
         return self._draw(law, len(drafted))
 
     def verify(self, rows: Logits, draft: Draft) -> Verdict:
         """Accept up to the first token that is not the one the target draws."""
         tokens = draft.tokens
-        self._tail = self._chain.tail(self._context)
-        return _accept_equal(
-            tokens,
-            lambda i: self._draw(self._chain.survivors(rows[i], self._context, tokens[:i]), i),
-        )
+
+        def choose(position: int) -> int:
+            law = self._chain.survivors(rows[position], self._context, tokens[:position])
+            self._laws.store_target(position, law)
+            return self._draw(law, position)
+
+        return _accept_equal(tokens, choose)
 
     def overlaps(self, rows: Logits, draft: Draft, num_positions: int) -> Probabilities:
         """Compare the laws after the sampler chain."""
-        return self._drafter_laws.overlaps(rows, draft, num_positions, self._tail)
+        return self._laws.overlaps(draft, num_positions)
 
     def _draw(self, law: Survivors, offset: int) -> int:
         position = len(self._context) + offset
@@ -187,12 +189,11 @@ class Rejection:
         chance: Callable[[int], Chance] = seeded_chance,
     ) -> None:
         self._chain = SamplerChain(settings, vocab_size)
-        self._drafter_laws = _DrafterLaws(self._chain, vocab_size, max_window)
+        self._laws = _Laws(vocab_size, max_window)
         self._seeded_chance = chance
         self._chance = chance(0)
         self._num_drawn = 0
         self._context: Sequence[int] = ()
-        self._tail: Sequence[int] = ()
 
     def begin(self, seed: int, context: list[int]) -> None:
         """Start a generation with a fresh chance."""
@@ -202,7 +203,7 @@ class Rejection:
     def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
         """Draw a token from the drafter's law."""
         law = self._chain.survivors(logits, self._context, drafted)
-        self._drafter_laws.store(len(drafted), law)
+        self._laws.store_drafter(len(drafted), law)
         self._num_drawn = len(drafted) + 1
         return self._draw(law.token_ids, law.probabilities)
 
@@ -211,14 +212,14 @@ class Rejection:
         tokens = draft.tokens
         # Dropping a token because of what was drawn would bend the law.
         assert draft.is_point_mass or len(tokens) in (0, self._num_drawn), "a drawn token is lost"
-        self._tail = self._chain.tail(self._context)
         for i, token in enumerate(tokens):
             target = self._chain.survivors(rows[i], self._context, tokens[:i])
-            drafter = self._drafter_laws.law(i, draft)
+            self._laws.store_target(i, target)
+            drafter = self._laws.drafter(i, draft)
             ratio = _probability(target, token) / _probability(drafter, token)
             if ratio >= 1.0 or self._chance(np.array([ratio])) == 0:
                 continue
-            aligned = self._drafter_laws.align(drafter, target.token_ids)
+            aligned = self._laws.align(drafter, target.token_ids)
             residual = np.subtract(target.probabilities, aligned, out=aligned)
             np.maximum(residual, 0.0, out=residual)
             # Equal laws that differ by rounding alone can be rejected and leave nothing.
@@ -229,7 +230,7 @@ class Rejection:
 
     def overlaps(self, rows: Logits, draft: Draft, num_positions: int) -> Probabilities:
         """Compare the laws after the sampler chain."""
-        return self._drafter_laws.overlaps(rows, draft, num_positions, self._tail)
+        return self._laws.overlaps(draft, num_positions)
 
     def _draw(self, token_ids: TokenIds, weights: NDArray[np.float64]) -> int:
         """Draw in proportion to `weights`, never a token of weight 0."""
@@ -239,31 +240,23 @@ class Rejection:
         return int(token_ids[self._chance(sums[:-1])])
 
 
-class _DrafterLaws:
-    """The laws of one draft, position by position, kept until the next draft."""
+class _Laws:
+    """The laws of target and drafter in one round, position by position, until the next one."""
 
-    def __init__(self, chain: SamplerChain, vocab_size: int, max_window: int) -> None:
-        self._chain = chain
-        self._token_ids = np.empty((max_window, vocab_size), np.int64)
-        self._probabilities = np.empty((max_window, vocab_size), np.float64)
-        self._sizes = [0] * max_window
+    def __init__(self, vocab_size: int, max_window: int) -> None:
+        # The target also has a law after the last draft token.
+        self._targets = _LawStore(vocab_size, max_window + 1)
+        self._drafters = _LawStore(vocab_size, max_window)
         self._by_id = np.zeros(vocab_size)  # (vocab_size,) float64, zero between calls
         self._aligned = np.empty(vocab_size)  # (vocab_size,) float64
+        self.store_target = self._targets.store
+        self.store_drafter = self._drafters.store
 
-    def store(self, position: int, law: Survivors) -> None:
-        """Copy the law at a position of the draft."""
-        _check_position(position, len(self._sizes))
-        size = len(law.token_ids)
-        self._token_ids[position, :size] = law.token_ids
-        self._probabilities[position, :size] = law.probabilities
-        self._sizes[position] = size
-
-    def law(self, position: int, draft: Draft) -> Survivors:
+    def drafter(self, position: int, draft: Draft) -> Survivors:
         """Return the law the draft token at a position was drawn from."""
         if draft.is_point_mass:
             return Survivors(np.array([draft.tokens[position]]), np.ones(1))
-        size = self._sizes[position]
-        return Survivors(self._token_ids[position, :size], self._probabilities[position, :size])
+        return self._drafters.law(position)
 
     def align(self, law: Survivors, token_ids: TokenIds) -> Probabilities:
         """Return the probabilities of `token_ids` under `law`; the array dies at the next call."""
@@ -273,16 +266,36 @@ class _DrafterLaws:
         self._by_id[law.token_ids] = 0.0
         return aligned
 
-    def overlaps(
-        self, rows: Logits, draft: Draft, num_positions: int, context: Sequence[int]
-    ) -> Probabilities:
-        """Return 1 - TV of target and drafter after the chain at the first positions."""
+    def overlaps(self, draft: Draft, num_positions: int) -> Probabilities:
+        """Return 1 - TV at the first positions; the target's law must have been stored there."""
         overlaps = np.empty(num_positions)  # (num_positions,)
         for i in range(num_positions):
-            target = self._chain.survivors(rows[i], context, draft.tokens[:i])
-            aligned = self.align(self.law(i, draft), target.token_ids)
+            target = self._targets.law(i)
+            aligned = self.align(self.drafter(i, draft), target.token_ids)
             overlaps[i] = np.minimum(target.probabilities, aligned, out=aligned).sum()
         return overlaps
+
+
+class _LawStore:
+    """Laws by position of a draft."""
+
+    def __init__(self, vocab_size: int, num_positions: int) -> None:
+        self._token_ids = np.empty((num_positions, vocab_size), np.int64)
+        self._probabilities = np.empty((num_positions, vocab_size), np.float64)
+        self._sizes = [0] * num_positions
+
+    def store(self, position: int, law: Survivors) -> None:
+        """Copy the law at a position."""
+        _check_position(position, len(self._sizes))
+        size = len(law.token_ids)
+        self._token_ids[position, :size] = law.token_ids
+        self._probabilities[position, :size] = law.probabilities
+        self._sizes[position] = size
+
+    def law(self, position: int) -> Survivors:
+        """Return the law stored at a position."""
+        size = self._sizes[position]
+        return Survivors(self._token_ids[position, :size], self._probabilities[position, :size])
 
 
 def _accept_equal(tokens: Sequence[int], choose: Callable[[int], int]) -> Verdict:
@@ -305,7 +318,7 @@ def _probability(law: Survivors, token: int) -> float:
 
 def _softmax(logits: Logits, out: Logits) -> Logits:
     """Write the softmax of `logits` to `out`, of the same length, and return it."""
-    np.subtract(logits, logits.max(), out=out)
+    np.subtract(logits, np.maximum.reduce(logits), out=out)
     np.exp(out, out=out)
-    out /= out.sum()
+    out /= np.add.reduce(out)
     return out

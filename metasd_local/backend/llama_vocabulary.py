@@ -24,6 +24,9 @@ class LlamaVocabulary:
 
     def __init__(self, pointer: int) -> None:
         self._pointer: int | None = pointer
+        # Asked for every emitted token; the library's own answer costs microseconds.
+        self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
         self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
         self.type = int(api.llama_vocab_type(pointer))
         self._size = int(api.llama_vocab_n_tokens(pointer))
@@ -52,17 +55,18 @@ class LlamaVocabulary:
 
     def piece(self, token: int) -> bytes:
         """Return the bytes a token adds to the text; empty for control tokens."""
-        pointer = self._alive(token)
-        buffer = self._buffer
-        count = api.llama_token_to_piece(pointer, token, buffer, _PIECE_BYTES, 0, False)
-        if count < 0:
-            buffer = ctypes.create_string_buffer(-count)
-            count = api.llama_token_to_piece(pointer, token, buffer, -count, 0, False)
-        return buffer.raw[:count]
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._read_piece(token)
+        return piece
 
     def is_end(self, token: int) -> bool:
         """Tell whether the token ends a generation."""
-        return bool(api.llama_vocab_is_eog(self._alive(token), token))
+        is_end = self._ends.get(token)
+        if is_end is None:
+            is_end = bool(api.llama_vocab_is_eog(self._alive(token), token))
+            self._ends[token] = is_end
+        return is_end
 
     def text(self, token: int) -> str:
         """Return a token's entry in the vocabulary, also of control tokens.
@@ -75,6 +79,8 @@ class LlamaVocabulary:
     def close(self) -> None:
         """Refuse all further calls: the memory behind them is about to go."""
         self._pointer = None
+        self._pieces.clear()
+        self._ends.clear()
 
     def _parts(self, text: str, *, special: bool) -> list[str]:
         """Cut runs so long that the regular expressions of some tokenisers exhaust the stack."""
@@ -92,6 +98,15 @@ class LlamaVocabulary:
                 "expected spaces and words in turn: shorten the chat template's text"
             )
         return [text[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+    def _read_piece(self, token: int) -> bytes:
+        pointer = self._alive(token)
+        buffer = self._buffer
+        count = api.llama_token_to_piece(pointer, token, buffer, _PIECE_BYTES, 0, False)
+        if count < 0:
+            buffer = ctypes.create_string_buffer(-count)
+            count = api.llama_token_to_piece(pointer, token, buffer, -count, 0, False)
+        return buffer.raw[:count]
 
     def _token_or_none(self, token: int) -> int | None:
         return token if 0 <= token < self._size else None

@@ -17,9 +17,9 @@ def block_divergence(feedback: RoundFeedback) -> float:
     """
     if not feedback.drafted:
         return 0.0
-    overlaps = feedback.overlaps()
+    overlaps: list[float] = feedback.overlaps().tolist()
     # Laws summed in single precision can overlap by a rounding error more than wholly.
-    return min(1.0, float(overlaps.mean()))
+    return min(1.0, sum(overlaps) / len(overlaps))
 
 
 def block_efficiency(feedback: RoundFeedback) -> float:

@@ -177,9 +177,10 @@ def test_overlaps_are_one_minus_total_variation(
         rows = random_rows(4, 2 * seed + 1)
         verdict = scheme.verify(rows, draft)
         context += [*tokens[: verdict.accepted], verdict.next_token]
-        overlaps = scheme.overlaps(rows, draft, 3)
-        assert overlaps.shape == (3,)
-        for i, token in enumerate(tokens):
+        num_reached = min(verdict.accepted + 1, 3)
+        overlaps = scheme.overlaps(rows, draft, num_reached)
+        assert overlaps.shape == (num_reached,)
+        for i, token in enumerate(tokens[:num_reached]):
             prefix = [*history, *tokens[:i]]
             target_law = law(settings, rows[i], prefix)
             drafter_law = law(settings, drafter_rows[i], prefix)
