@@ -139,7 +139,8 @@ class Scheme(Protocol):
     def overlaps(self, rows: Logits, draft: Draft, num_positions: int) -> Probabilities:
         """Return 1 - TV(target, drafter) at the first `num_positions` draft positions.
 
-        To be asked after `verify`, for no position beyond the first rejected token. At temperature 0 both laws are the plain softmax; a point mass is its own law.
+        To be asked after `verify`, for no position beyond the first rejected token. At
+        temperature 0 both laws are the plain softmax; a point mass is its own law.
         """
         ...
 

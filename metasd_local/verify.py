@@ -39,8 +39,8 @@ class Greedy:
         self._chain = SamplerChain(settings, vocab_size)
         self._drafter_rows = np.empty((max_window, vocab_size), np.float32)
         self._drafter_sizes = [0] * max_window
-        self._target_law = np.empty(vocab_size, np.float32)  # (vocab_size,)
-        self._drafter_law = np.empty(vocab_size, np.float32)  # (vocab_size,)
+        self._target_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
+        self._drafter_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
         self._context: Sequence[int] = ()
 
     def begin(self, seed: int, context: list[int]) -> None:
@@ -66,14 +66,18 @@ class Greedy:
         """Compare the plain softmax of both rows, without the penalty."""
         overlaps = np.empty(num_positions)  # (num_positions,)
         for i in range(num_positions):
-            target_law = _softmax(rows[i], self._target_law)
+            target_weights, target_sum = _weigh(rows[i], self._target_weights)
             if draft.is_point_mass:
-                overlaps[i] = target_law[draft.tokens[i]]
+                overlaps[i] = target_weights[draft.tokens[i]] / target_sum
                 continue
             size = self._drafter_sizes[i]
-            drafter_law = _softmax(self._drafter_rows[i, :size], self._drafter_law[:size])
-            common = np.minimum(target_law[:size], drafter_law, out=drafter_law)
-            overlaps[i] = np.add.reduce(common)
+            drafter_weights, drafter_sum = _weigh(
+                self._drafter_rows[i, :size], self._drafter_weights[:size]
+            )
+            # Scaling one side replaces dividing both.
+            drafter_weights *= target_sum / drafter_sum
+            common = np.minimum(target_weights[:size], drafter_weights, out=drafter_weights)
+            overlaps[i] = np.add.reduce(common) / target_sum
         return overlaps
 
 
@@ -139,7 +143,7 @@ class Match:
         self._sampler = sampler
         self._chain = SamplerChain(settings, vocab_size)
         self._is_greedy = settings.temperature == 0.0
-        self._target_law = np.empty(vocab_size, np.float32)  # (vocab_size,)
+        self._target_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
         self._context: Sequence[int] = ()
         self._tail: Sequence[int] = ()
 
@@ -163,7 +167,8 @@ class Match:
         tokens = draft.tokens
         for i in range(num_positions):
             if self._is_greedy:
-                overlaps[i] = _softmax(rows[i], self._target_law)[tokens[i]]
+                weights, total = _weigh(rows[i], self._target_weights)
+                overlaps[i] = weights[tokens[i]] / total
             else:
                 law = self._chain.survivors(rows[i], self._tail, tokens[:i])
                 overlaps[i] = _probability(law, tokens[i])
@@ -316,9 +321,8 @@ def _probability(law: Survivors, token: int) -> float:
     return float(law.probabilities[law.token_ids == token].sum())
 
 
-def _softmax(logits: Logits, out: Logits) -> Logits:
-    """Write the softmax of `logits` to `out`, of the same length, and return it."""
-    np.subtract(logits, np.maximum.reduce(logits), out=out)
+def _weigh(logits: Logits, out: Logits) -> tuple[Logits, np.float32]:
+    """Write what is proportional to the softmax to `out`; return it and its sum."""
+    np.subtract(logits, logits[logits.argmax()], out=out)
     np.exp(out, out=out)
-    out /= np.add.reduce(out)
-    return out
+    return out, np.add.reduce(out)

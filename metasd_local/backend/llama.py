@@ -279,6 +279,13 @@ class LlamaModel:
     def _check_feed(self, tokens: Sequence[int], num_rows: int) -> None:
         self._open_context()
         num_tokens = len(tokens)
+        if (
+            num_tokens == 1
+            and 0 <= num_rows <= 1
+            and 0 <= tokens[0] < self._vocab_size
+            and len(self._history) < self._context_size
+        ):
+            return  # a drafter's usual step, checked at once
         if not 0 <= num_rows <= min(num_tokens, self._max_rows):
             _check_range("number of logits rows", num_rows, 0, min(num_tokens, self._max_rows))
         if len(self._history) + num_tokens > self._context_size:
@@ -307,8 +314,11 @@ class LlamaModel:
             len(tokens),
         )
         batch.n_tokens = num_tokens
-        self._tokens[:num_tokens] = tokens
-        self._positions[:num_tokens] = self._ramp[start : start + num_tokens]
+        if num_tokens == 1:
+            self._tokens[0], self._positions[0] = tokens[0], start
+        else:
+            self._tokens[:num_tokens] = tokens
+            self._positions[:num_tokens] = self._ramp[start : start + num_tokens]
         if self._wanted != (num_tokens, num_rows):
             self._wanted = (num_tokens, num_rows)
             self._wants_row[:num_tokens] = 0

@@ -34,11 +34,12 @@ class UcbPolicy:
         """Choose the highest score, the first of equals."""
         total = sum(self._num_rounds.values())
         width = self._beta * math.sqrt(2 * math.log(total)) if total else math.inf
-        self._scores = {
-            arm: self._reward_sums[arm] / rounds + width / math.sqrt(rounds) if rounds else math.inf
+        sums, square_root = self._reward_sums, math.sqrt
+        self._scores = scores = {
+            arm: sums[arm] / rounds + width / square_root(rounds) if rounds else math.inf
             for arm, rounds in self._num_rounds.items()
         }
-        return Choice(max(self._scores, key=self._scores.__getitem__), self._window)
+        return Choice(max(scores, key=scores.__getitem__), self._window)
 
     def observe(self, arm: str, reward: float, cost_s: float) -> None:
         """Add one round to an arm's mean."""
