@@ -13,7 +13,8 @@ class ModelDrafter:
     """Draft with a token model that shares the target's vocabulary.
 
     Between rounds the model's memory holds a prefix of the context: nothing is read again that
-    was read before. A context longer than the model's own gets no drafts.
+    was read before. There are no drafts for a context longer than the model's own, nor for one
+    with a token the model does not know (the sizes of compatible vocabularies may differ).
     """
 
     def __init__(self, name: str, model: TokenModel, *, target_vocab_size: int) -> None:
@@ -22,6 +23,7 @@ class ModelDrafter:
         # Padding may give a drafter ids the target does not have: they must never be drawn.
         self._num_usable = min(model.vocab_size, target_vocab_size)
         self._proposed: Sequence[int] = ()
+        self._can_read = True
 
     @property
     def name(self) -> str:
@@ -36,6 +38,7 @@ class ModelDrafter:
     def begin(self, context: Sequence[int]) -> None:
         """Keep the part of the memory that is a prefix of `context`."""
         self._proposed = ()
+        self._can_read = self._knows(context)
         self._model.keep_prefix(context[:-1])
 
     def catch_up(self, context: Sequence[int]) -> None:
@@ -45,14 +48,15 @@ class ModelDrafter:
         that is the state after a fully accepted draft, not after idleness.
         """
         num_read = self._model.length
-        if len(context) - num_read > 2 and len(context) <= self._model.context_size:
+        has_room = len(context) <= self._model.context_size
+        if self._can_read and has_room and len(context) - num_read > 2:
             self._model.feed(context[num_read:-1], 0)
 
     def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
         """Draw up to `window` tokens one by one."""
         model, num_usable = self._model, self._num_usable
         window = min(window, model.context_size - len(context) + 1)
-        if window < 1:
+        if window < 1 or not self._can_read:
             return _NOTHING
         tokens: list[int] = []
         unread = context[model.length :]
@@ -70,6 +74,7 @@ class ModelDrafter:
 
     def observe(self, emitted: Sequence[int]) -> None:
         """Forget the draft tokens that were not emitted."""
+        self._can_read = self._can_read and self._knows(emitted)
         proposed, self._proposed = self._proposed, ()
         if not proposed:
             return
@@ -82,3 +87,6 @@ class ModelDrafter:
         num_read = len(proposed) - 1
         if num_agreed < num_read:
             self._model.rewind(self._model.length - (num_read - num_agreed))
+
+    def _knows(self, tokens: Sequence[int]) -> bool:
+        return max(tokens, default=0) < self._model.vocab_size

@@ -250,3 +250,17 @@ def test_an_idle_drafter_reads_what_it_missed_once() -> None:
     drafted = sum(e.drafted for e in events if isinstance(e, RoundDone) and e.arm == "own")
     assert drafted > 0
     assert model.fed_tokens <= len(PROMPT) + len(tokens) + drafted
+
+
+def test_a_drafter_that_lacks_a_token_of_the_text_abstains_and_is_not_dropped() -> None:
+    """Compatible vocabularies may differ by some ids at the end."""
+    small = ScriptedModel(lambda _: np.zeros(7, np.float32), vocab_size=7)
+    drafter = ModelDrafter("small", small, target_vocab_size=VOCAB_SIZE)
+    engine, _ = make_engine(FixedPolicy("small", window=4), extra=[drafter])
+    tokens, events = run(engine, PROMPT)
+    assert tokens == plain_tokens()
+    assert max(tokens) >= 7
+    assert "small" in engine.arms
+    drafted = [event.drafted for event in events if isinstance(event, RoundDone)]
+    assert drafted[0] > 0
+    assert drafted[-1] == 0

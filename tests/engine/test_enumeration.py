@@ -1,0 +1,107 @@
+"""The whole round loop, exactly: with every policy and scheme the law is the target's own.
+
+Every outcome of every random draw is replayed through the engine, with real drafters on scripted
+models, ends inside drafts and maximal lengths included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from metasd_local.backend.scripted import ScriptedModel
+from metasd_local.drafters.model import ModelDrafter
+from metasd_local.drafters.ngram import NgramDrafter
+from metasd_local.drafters.none import NoDrafter
+from metasd_local.engine import Engine
+from metasd_local.events import RoundDone
+from metasd_local.interrupt import Interrupt
+from metasd_local.protocols import Policy, Scheme
+from metasd_local.selection.fixed import FixedPolicy
+from metasd_local.selection.rewards import block_divergence
+from metasd_local.selection.ucb import UcbPolicy
+from metasd_local.selection.uniform import UniformPolicy
+from metasd_local.verify import Coupled, Rejection
+from tests.enumeration import (
+    MAX_WINDOW,
+    PROMPT,
+    SETTINGS,
+    VOCAB_SIZE,
+    Branches,
+    Law,
+    near_drafter,
+    small_drafter,
+    target,
+    target_law,
+)
+
+EXACT = 1e-12
+NUM_TOKENS = 3
+END = 1
+
+POLICIES: dict[str, Callable[[], Policy]] = {
+    "plain": lambda: FixedPolicy("plain", window=1),
+    "fixed:near": lambda: FixedPolicy("near", window=3),
+    "fixed:small": lambda: FixedPolicy("small", window=2),
+    "fixed:ngram": lambda: FixedPolicy("ngram", window=3),
+    "random": lambda: UniformPolicy(np.random.default_rng(4), window=2),
+    "ucb": lambda: UcbPolicy(beta=1.0, window=2),
+}
+
+
+def generate(policy: Policy, scheme: Scheme, end: int | None, seed: int = 0) -> tuple[int, ...]:
+    def count_kept(emitted: Sequence[int]) -> int | None:
+        return emitted.index(end) + 1 if end in emitted else None
+
+    engine = Engine(
+        target=ScriptedModel(target, vocab_size=VOCAB_SIZE),
+        drafters=[
+            NoDrafter(),
+            ModelDrafter(
+                "near",
+                ScriptedModel(near_drafter, vocab_size=VOCAB_SIZE),
+                target_vocab_size=VOCAB_SIZE,
+            ),
+            ModelDrafter(
+                "small",
+                ScriptedModel(small_drafter, vocab_size=VOCAB_SIZE - 1),
+                target_vocab_size=VOCAB_SIZE,
+            ),
+            NgramDrafter(shortest=1, longest=2),
+        ],
+        policy=policy,
+        reward=block_divergence,
+        scheme=scheme,
+        interrupt=Interrupt(),
+    )
+    events = engine.generate(PROMPT, seed=seed, max_tokens=NUM_TOKENS, count_kept=count_kept)
+    return tuple(t for event in events if isinstance(event, RoundDone) for t in event.emitted)
+
+
+@pytest.mark.parametrize("end", [None, END])
+@pytest.mark.parametrize("settings", ["untruncated", "penalised and truncated"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_rejection_emits_the_targets_law(policy: str, settings: str, end: int | None) -> None:
+    branches = Branches()
+    scheme = Rejection(SETTINGS[settings], VOCAB_SIZE, MAX_WINDOW, chance=lambda _: branches.chance)
+    law: Law = {}
+    for tokens, weight in branches.replay(lambda: generate(POLICIES[policy](), scheme, end)):
+        law[tokens] = law.get(tokens, 0.0) + weight
+    expected = target_law(SETTINGS[settings], NUM_TOKENS, end)
+    error = sum(abs(law.get(key, 0.0) - expected.get(key, 0.0)) for key in law | expected)
+    assert error < EXACT
+
+
+@pytest.mark.parametrize("end", [None, END])
+@pytest.mark.parametrize("settings", ["untruncated", "penalised and truncated"])
+def test_coupled_emits_the_same_tokens_with_every_policy(settings: str, end: int | None) -> None:
+    scheme = Coupled(SETTINGS[settings], VOCAB_SIZE, MAX_WINDOW)
+    texts = set()
+    for seed in range(60):
+        plain = generate(POLICIES["plain"](), scheme, end, seed)
+        texts.add(plain)
+        for policy in POLICIES.values():
+            assert generate(policy(), scheme, end, seed) == plain
+    assert len(texts) > 3
