@@ -19,7 +19,7 @@ COMMANDS = ("run",)
 HELP = """\
 usage: metasd COMMAND [OPTIONS] ...
 
-Local chat on llama.cpp. Small models draft ahead, the fastest of them chosen
+Local chat on llama.cpp. Small models draft ahead, the best of them chosen
 round by round; the answer stays the large model's own.
 
 commands:
