@@ -117,6 +117,10 @@ class TextStream:
 
     def _scan(self) -> None:
         """Move from pending to final what no later text can change."""
+        is_open_text = self._kind == "answer" and not self._may_open and not self._skips_space
+        if is_open_text and not self._stop_strings:
+            self._emit(len(self._pending))
+            return
         while not self._has_ended:
             if self._skips_space:
                 self._pending = self._pending.lstrip()

@@ -71,9 +71,8 @@ class Greedy:
                 overlaps[i] = target_weights[draft.tokens[i]] / target_sum
                 continue
             size = self._drafter_sizes[i]
-            drafter_weights, drafter_sum = _weigh(
-                self._drafter_rows[i, :size], self._drafter_weights[:size]
-            )
+            drafter_row = self._drafter_rows[i, :size]
+            drafter_weights, drafter_sum = _weigh(drafter_row, self._drafter_weights[:size])
             # Scaling one side replaces dividing both.
             drafter_weights *= target_sum / drafter_sum
             common = np.minimum(target_weights[:size], drafter_weights, out=drafter_weights)

@@ -202,7 +202,7 @@ class LlamaModel:
 
     @property
     def seconds_inside(self) -> float:
-        """Seconds spent computing inside llama.cpp since the model was opened."""
+        """Seconds spent inside llama.cpp since the model was opened."""
         return self._seconds_inside
 
     def use_threads(self, num_threads: int) -> None:
@@ -253,9 +253,14 @@ class LlamaModel:
         if length == num_held:
             return
         _check_range("length to rewind to", length, 0, num_held)
+        began = perf_counter()
         if length == 0:
             api.llama_memory_clear(self._memory, False)
-        elif not self._can_rewind or not api.llama_memory_seq_rm(self._memory, 0, length, -1):
+            has_rewound = True
+        else:
+            has_rewound = self._can_rewind and api.llama_memory_seq_rm(self._memory, 0, length, -1)
+        self._seconds_inside += perf_counter() - began
+        if not has_rewound:
             raise BackendError(
                 f"{self._weights.info.name} cannot forget the last {num_held - length} of its "
                 f"{num_held} tokens; expected a model with attention only: rewind to 0 instead"
