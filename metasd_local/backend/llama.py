@@ -216,10 +216,7 @@ class LlamaModel:
         A model that cannot be rewound forgets everything instead, unless nothing differs.
         """
         self._open_context()
-        num_compared = min(len(tokens), len(self._history))
-        mine = np.asarray(self._history[:num_compared], dtype=np.int64)
-        differs = mine != np.asarray(tokens[:num_compared], dtype=np.int64)
-        length = int(differs.argmax()) if differs.any() else num_compared
+        length = _common_prefix(self._history, tokens)
         if length < len(self._history) and not self._can_rewind:
             length = 0
         self.rewind(length)
@@ -385,6 +382,21 @@ class LlamaModel:
             f"llama.cpp could not compute {num_tokens} tokens after {start} (status {status}: "
             f"{reason}); try a smaller context or fewer layers on the GPU"
         )
+
+
+def _common_prefix(mine: list[int], theirs: Sequence[int]) -> int:
+    """Return how many leading tokens agree, by bisection: comparing slices is quick."""
+    theirs = list(theirs)
+    low, high = 0, min(len(mine), len(theirs))
+    if mine[:high] == theirs[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if mine[low:middle] == theirs[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def _check_range(what: str, found: int, lowest: int, highest: int) -> None:

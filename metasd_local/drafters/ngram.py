@@ -62,16 +62,16 @@ class NgramDrafter:
 
     def observe(self, emitted: Sequence[int]) -> None:
         """Append `emitted` to the index, one entry per token."""
-        tokens, continuations, shortest = self._tokens, self._continuations, self._shortest
-        for token in emitted:
-            position = len(tokens)
-            if position >= shortest:
-                gram = tuple(tokens[position - shortest :])
-                if gram in continuations:
-                    continuations[gram].append(position)
-                else:
-                    continuations[gram] = [position]
-            tokens.append(token)
+        tokens, shortest, continuations = self._tokens, self._shortest, self._continuations
+        first = max(len(tokens) - shortest, 0)
+        tokens += emitted
+        # One n-gram fewer than there are: the last one has no continuation yet.
+        shifted = (tokens[first + offset : -1] for offset in range(shortest))
+        for position, gram in enumerate(zip(*shifted, strict=False), first + shortest):
+            if gram in continuations:
+                continuations[gram].append(position)
+            else:
+                continuations[gram] = [position]
 
     def _best(self, starts: Sequence[int]) -> int:
         """Return the start with the longest match before it, the last one among equals."""
