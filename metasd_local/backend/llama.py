@@ -19,6 +19,7 @@ from metasd_local.backend.gguf import check_gguf
 from metasd_local.backend.library import LoadProgress, c_library, open_library
 from metasd_local.backend.llama_info import ModelInfo, read_info, refusal
 from metasd_local.backend.llama_vocabulary import LlamaVocabulary
+from metasd_local.backend.prefix import common_prefix
 from metasd_local.errors import BackendError, Cancelled, ContextFull, ModelError
 from metasd_local.interrupt import Interrupt
 from metasd_local.protocols import Logits
@@ -216,7 +217,7 @@ class LlamaModel:
         A model that cannot be rewound forgets everything instead, unless nothing differs.
         """
         self._open_context()
-        length = _common_prefix(self._history, tokens)
+        length = common_prefix(self._history, tokens)
         if length < len(self._history) and not self._can_rewind:
             length = 0
         self.rewind(length)
@@ -382,21 +383,6 @@ class LlamaModel:
             f"llama.cpp could not compute {num_tokens} tokens after {start} (status {status}: "
             f"{reason}); try a smaller context or fewer layers on the GPU"
         )
-
-
-def _common_prefix(mine: list[int], theirs: Sequence[int]) -> int:
-    """Return how many leading tokens agree, by bisection: comparing slices is quick."""
-    theirs = list(theirs)
-    low, high = 0, min(len(mine), len(theirs))
-    if mine[:high] == theirs[:high]:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if mine[low:middle] == theirs[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def _check_range(what: str, found: int, lowest: int, highest: int) -> None:

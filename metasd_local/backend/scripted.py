@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from metasd_local.backend.prefix import common_prefix
 from metasd_local.errors import BackendError, Cancelled, ContextFull
 from metasd_local.interrupt import Interrupt
 from metasd_local.protocols import Logits
@@ -62,11 +63,7 @@ class ScriptedModel:
 
     def keep_prefix(self, tokens: Sequence[int]) -> int:
         """Rewind to the longest common prefix with `tokens` and return its length."""
-        length = 0
-        for mine, theirs in zip(self._tokens, tokens, strict=False):
-            if mine != theirs:
-                break
-            length += 1
+        length = common_prefix(self._tokens, tokens)
         del self._tokens[length:]
         return length
 
