@@ -13,7 +13,7 @@ from metasd_local.events import Event, FinishReason, GenerationDone, PromptRead,
 
 LOOP_LENGTH = 8
 LOOP_OCCURRENCES = 3
-LINE_COLUMNS = 100
+LINE_COLUMNS = 79
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,23 +236,27 @@ class LoopFinder:
 def summary_line(snapshot: Snapshot, seed: int | None = None) -> str:
     """Return the one line shown after an answer; `seed` only if the user did not choose it.
 
-    The arms follow with their shares of the rounds, largest first, as many as fit. What is not
-    known is left out.
+    The arms follow with their shares of the rounds, largest first, as many as fit a terminal of
+    80 columns; should even one be too many, the first token's delay makes room. What is not known
+    is left out.
     """
-    for num_arms in (3, 2, 1):
-        line = " · ".join(_summary_parts(snapshot, seed, num_arms))
+    for num_arms, with_delay in ((3, True), (2, True), (1, True), (1, False)):
+        line = " · ".join(_summary_parts(snapshot, seed, num_arms, with_delay=with_delay))
         if len(line) <= LINE_COLUMNS:
             break
     return line
 
 
-def _summary_parts(snapshot: Snapshot, seed: int | None, num_arms: int) -> list[str]:
+def _summary_parts(
+    snapshot: Snapshot, seed: int | None, num_arms: int, *, with_delay: bool
+) -> list[str]:
     endings = {"length": " (limit reached)", "cancelled": " (interrupted)"}
     unit = "token" if snapshot.emitted == 1 else "tokens"
     ending = endings.get(snapshot.finish_reason or "", "")
     parts = [f"{snapshot.emitted} {unit}{ending}"]
-    if snapshot.tokens_per_second is not None:
-        parts.append(f"{snapshot.tokens_per_second:.1f} tok/s")
+    speed = snapshot.tokens_per_second
+    if speed is not None:
+        parts.append(f"{speed:.{0 if speed >= 100 else 1}f} tok/s")
     if snapshot.acceptance_rate is not None:
         parts.append(f"{_percent(snapshot.acceptance_rate)} accepted")
     by_rounds = sorted(snapshot.arms.items(), key=lambda item: -item[1].rounds)
@@ -261,8 +265,8 @@ def _summary_parts(snapshot: Snapshot, seed: int | None, num_arms: int) -> list[
             f"{name} {_percent(arm.rounds / snapshot.rounds)}" for name, arm in by_rounds[:num_arms]
         )
         parts.append(", ".join(shares) + " of rounds")
-    if snapshot.seconds_to_first_token is not None:
-        parts.append(f"first token {snapshot.seconds_to_first_token:.2f} s")
+    if with_delay and snapshot.seconds_to_first_token is not None:
+        parts.append(f"first {snapshot.seconds_to_first_token:.2f} s")
     if seed is not None:
         parts.append(f"seed {seed}")
     return parts

@@ -19,7 +19,7 @@ class PolicySummary:
 
 POLICIES = (
     PolicySummary("plain", "decode without drafts"),
-    PolicySummary("fixed:DRAFTER", "always the same drafter (window=N)"),
+    PolicySummary("fixed:DRAFTER", "always the same drafter (fixed:code:window=3)"),
     PolicySummary("ucb", "MetaSD-UCB, restarted every query (beta=1, reward=bd or be, window=N)"),
     PolicySummary("random", "a drafter drawn at random every round, for comparison (window=N)"),
 )

@@ -1,4 +1,4 @@
-"""Reading what a user types after `--policy`: NAME[:key=value,...] or fixed:DRAFTER[,...]."""
+"""Reading what a user types after `--policy`: NAME[:key=value,...], fixed:DRAFTER[:...]."""
 
 from __future__ import annotations
 
@@ -41,18 +41,17 @@ class PolicySpecification:
 
 
 def parse_policy(text: str) -> PolicySpecification:
-    """Split `NAME[:key=value,...]`; the first item of `fixed` without `=` names its drafter."""
+    """Split `NAME[:key=value,...]`, where the name `fixed` is followed by its drafter."""
     name, _, rest = text.partition(":")
     drafter = None
+    if name == "fixed":
+        drafter, _, rest = rest.partition(":")
+        if not drafter or "=" in drafter:
+            raise UsageError("--policy fixed needs the drafter it is fixed to, as in fixed:code")
     parameters: dict[str, str] = {}
     for item in rest.split(",") if rest else ():
-        key, equals, value = item.partition("=")
-        if not equals and name == "fixed" and drafter is None:
-            drafter = item
-        elif not equals or not key or not value:
+        key, _, value = item.partition("=")
+        if not key or not value:
             raise UsageError(f"--policy {text}: found {item!r}, expected key=value")
-        else:
-            parameters[key] = value
-    if name == "fixed" and not drafter:
-        raise UsageError("--policy fixed needs the drafter it is fixed to, as in fixed:code")
+        parameters[key] = value
     return PolicySpecification(text=text, name=name, drafter=drafter, parameters=parameters)

@@ -144,15 +144,15 @@ def test_rewards_by_definition(
 
 
 def test_policy_text_is_split_into_name_drafter_and_parameters() -> None:
-    specification = parse_policy("fixed:~/a b.gguf,window=3")
-    assert (specification.name, specification.drafter) == ("fixed", "~/a b.gguf")
+    specification = parse_policy("fixed:a b:window=3")
+    assert (specification.name, specification.drafter) == ("fixed", "a b")
     assert specification.value("window", int, 5) == 3
     assert parse_policy("ucb:beta=0.5").value("beta", float, 1.0) == 0.5
     assert parse_policy("ucb").value("beta", float, 1.0) == 1.0
 
 
 @pytest.mark.parametrize(
-    "text", ["fixed", "fixed:", "ucb:beta", "ucb:=1", "ucb:beta=", "fixed:a,b"]
+    "text", ["fixed", "fixed:", "ucb:beta", "ucb:=1", "ucb:beta=", "fixed:a:b", "fixed:window=2"]
 )
 def test_malformed_policy_texts_are_refused(text: str) -> None:
     with pytest.raises(UsageError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from metasd_local.events import FinishReason, GenerationDone, PromptRead, RoundDone, TextPiece
@@ -166,15 +168,17 @@ def test_stats_take_the_prompt_into_account() -> None:
 
 
 def test_the_summary_line_names_as_many_arms_as_fit_a_line() -> None:
-    """All that is known, in 100 columns where that is possible."""
+    """All that is known, in less than 80 columns where that is possible."""
     snapshot = finished_stats().snapshot
     assert summary_line(snapshot) == (
-        "9 tokens · 1.1 tok/s · 75 % accepted · code 67 %, plain 33 % of rounds"
-        " · first token 2.00 s"
+        "9 tokens · 1.1 tok/s · 75 % accepted · code 67 % of rounds · first 2.00 s"
     )
     assert summary_line(snapshot, seed=987654) == (
-        "9 tokens · 1.1 tok/s · 75 % accepted · code 67 % of rounds"
-        " · first token 2.00 s · seed 987654"
+        "9 tokens · 1.1 tok/s · 75 % accepted · code 67 % of rounds · seed 987654"
+    )
+    no_delay = replace(snapshot, seconds_to_first_token=None)
+    assert summary_line(no_delay) == (
+        "9 tokens · 1.1 tok/s · 75 % accepted · code 67 %, plain 33 % of rounds"
     )
 
 
