@@ -204,6 +204,12 @@ class LoopFinder:
         """Return how many tokens belong to loops so far."""
         return self._is_looping.count(1)
 
+    @property
+    def start(self) -> int | None:
+        """Return the position of the first token that belongs to a loop, None without loops."""
+        position = self._is_looping.find(1)
+        return None if position < 0 else position
+
     def add(self, tokens: Sequence[int]) -> None:
         """Append tokens to the answer."""
         for token in tokens:

@@ -1,0 +1,1 @@
+"""Training of a starter pool: tokeniser, target, drafters, GGUF files, acceptance matrix."""

@@ -1,0 +1,216 @@
+"""Settings of a training run: one TOML file read into frozen dataclasses.
+
+Owns names, defaults and checks of every setting; must not read data or models.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+
+class SettingsError(ValueError):
+    """A setting is missing, unknown or out of range; the message names file, table and key."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """Sizes of one llama-architecture network."""
+
+    vocab_size: int
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    intermediate_size: int
+    context_length: int
+    """Declared in the GGUF; tokens."""
+    rms_norm_eps: float
+    rope_theta: float
+    tied_embeddings: bool
+    """The output matrix is the embedding matrix; halves a small model."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads or (self.hidden_size // self.num_heads) % 2:
+            raise SettingsError("hidden_size / num_heads must be an even whole number")
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """One training loop."""
+
+    learning_rate: float
+    """Highest rate, reached after the warm-up."""
+    num_steps: int
+    warmup_steps: int
+    hold: float
+    """Share of the steps, in [0, 1], before the rate falls linearly."""
+    final: float
+    """Rate at the last step as a share of learning_rate."""
+    weight_decay: float
+    batch_size: int
+    """Windows per step."""
+    window: int
+    """Tokens per training window."""
+    bfloat16: bool
+    """Autocast matrix products to bfloat16."""
+    compiled: bool
+    """Fuse the loop with torch.compile; needs a C++ compiler, doubles the speed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DomainSettings:
+    """What is taken of one DOMAIN.jsonl.gz."""
+
+    share: float = 1.0
+    """Weight of the domain in the target's mixture."""
+    sources: tuple[str, ...] = ()
+    """Keep only records whose source contains one of these; empty keeps all."""
+    running_text: float = 1.0
+    """Share of the records without a prompt to keep, in [0, 1]."""
+    max_tokens: int = 8_000_000
+    """Training tokens at most; records are shuffled first."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrafterSettings:
+    """One drafter of the pool."""
+
+    name: str
+    mixture: Mapping[str, float]
+    """Domain to weight; need not sum to 1."""
+    start_from: str = ""
+    """An earlier drafter whose weights it starts from; empty: random."""
+    num_steps: int = 0
+    """Steps on text; 0: the common number."""
+    num_distil_steps: int = 0
+    """Steps on the target's answers; 0: the common number."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSettings:
+    """The target's own answers to training prompts, which drafters are trained on last."""
+
+    max_tokens: int
+    """Answer tokens of all domains together, each rounded up to eight batches; 0: none."""
+    temperature: float
+    """Of every second answer; the others are greedy."""
+    max_prompt: int
+    """Longer prompts are cut; tokens."""
+    max_new: int
+    """Tokens per answer at most."""
+    batch_size: int
+    """Prompts answered at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSettings:
+    """The GGUF files."""
+
+    target_type: str
+    """F16, BF16 or Q8_0."""
+    drafter_type: str
+    licence: str
+    """SPDX name written into the files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything a run is told, besides its folders."""
+
+    seed: int
+    num_threads: int
+    checkpoint_s: float
+    """Seconds between checkpoints."""
+    tokenizer_bytes: int
+    """Text bytes per domain shown to the tokeniser's training."""
+    matrix_prompts: int
+    """Prompts per domain of the acceptance matrix."""
+    target: ModelShape
+    drafter: ModelShape
+    fit_target: FitSettings
+    fit_drafter: FitSettings
+    distil_drafter: FitSettings
+    """Second training of a drafter, on the target's answers."""
+    answers: AnswerSettings
+    export: ExportSettings
+    domains: Mapping[str, DomainSettings]
+    drafters: tuple[DrafterSettings, ...]
+
+    def __post_init__(self) -> None:
+        if self.target.vocab_size != self.drafter.vocab_size:
+            raise SettingsError("target and drafter must have one vocab_size")
+        known: set[str] = set()
+        for drafter in self.drafters:
+            unknown = set(drafter.mixture) - set(self.domains)
+            if unknown:
+                raise SettingsError(f"drafters.{drafter.name}: no such domain {sorted(unknown)}")
+            if drafter.start_from and drafter.start_from not in known:
+                raise SettingsError(f"drafters.{drafter.name}: start_from must be listed earlier")
+            known.add(drafter.name)
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration file.
+
+    Raises: SettingsError for an unknown, missing or unusable key; OSError; TOMLDecodeError.
+    """
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    model = tables.pop("model", {})
+    fit = tables.pop("fit", {})
+    try:
+        return _build(
+            Config,
+            str(path),
+            {
+                **tables.pop("run", {}),
+                "target": _build(
+                    ModelShape,
+                    f"{path}: model.target",
+                    {**model.get("common", {}), **model.get("target", {})},
+                ),
+                "drafter": _build(
+                    ModelShape,
+                    f"{path}: model.drafter",
+                    {**model.get("common", {}), **model.get("drafter", {})},
+                ),
+                "fit_target": _build(FitSettings, f"{path}: fit.target", fit.get("target", {})),
+                "fit_drafter": _build(FitSettings, f"{path}: fit.drafter", fit.get("drafter", {})),
+                "distil_drafter": _build(FitSettings, f"{path}: fit.distil", fit.get("distil", {})),
+                "answers": _build(AnswerSettings, f"{path}: answers", tables.pop("answers", {})),
+                "export": _build(ExportSettings, f"{path}: export", tables.pop("export", {})),
+                "domains": {
+                    name: _build(DomainSettings, f"{path}: domains.{name}", _with_tuples(fields))
+                    for name, fields in tables.pop("domains", {}).items()
+                },
+                "drafters": tuple(
+                    _build(DrafterSettings, f"{path}: drafters.{name}", {"name": name, **fields})
+                    for name, fields in tables.pop("drafters", {}).items()
+                ),
+                **tables,
+            },
+        )
+    except SettingsError as error:
+        message = str(error)
+        raise SettingsError(message if str(path) in message else f"{path}: {message}") from error
+
+
+Built = TypeVar("Built")
+
+
+def _build(kind: type[Built], place: str, fields: Mapping[str, Any]) -> Built:
+    known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for name in fields:
+        if name not in known:
+            raise SettingsError(f"{place}: unknown key {name!r}; known: {', '.join(known)}")
+    for name, field in known.items():
+        if name not in fields and field.default is dataclasses.MISSING:
+            raise SettingsError(f"{place}: key {name!r} is missing")
+    return kind(**fields)
+
+
+def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }

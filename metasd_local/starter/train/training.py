@@ -1,0 +1,118 @@
+"""Fitting one network of a run, on text or on the target's answers, with progress lines.
+
+Owns the way from streams of tokens to the loop in `fit`; must not know which stage it serves.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from metasd_local.starter.train.answers import draw_answers, read_answers
+from metasd_local.starter.train.config import FitSettings
+from metasd_local.starter.train.data import draw_windows, held_out_windows, load_streams
+from metasd_local.starter.train.fit import PROGRESS_S, Progress, fit
+from metasd_local.starter.train.losses import distillation_loss, held_out_loss, text_loss
+from metasd_local.starter.train.model import Llama, place
+from metasd_local.starter.train.run import Run
+
+MAX_HELD_OUT_WINDOWS = 64
+
+
+def train_on_text(
+    run: Run,
+    name: str,
+    model: Llama,
+    settings: FitSettings,
+    num_steps: int,
+    mixture: Mapping[str, float],
+) -> None:
+    """Train on the text of a mixture of domains; say the held-out losses of all domains."""
+    streams = load_streams(
+        run.data, run.out / "tokens", run.tokenizer(), run.config.domains, run.config.seed
+    )
+    device = place(model)
+    loss_of = torch.compile(text_loss) if settings.compiled else text_loss
+
+    def loss_at(step: int) -> Tensor:
+        windows = draw_windows(
+            streams, mixture, settings.batch_size, settings.window, run.config.seed, step
+        )
+        return loss_of(model, torch.from_numpy(windows).to(device), settings.bfloat16)
+
+    _fit(run, name, model, settings, num_steps, loss_at)
+    losses = []
+    for domain, stream in streams.items():
+        windows = held_out_windows(stream, settings.window, MAX_HELD_OUT_WINDOWS)
+        if len(windows):
+            losses.append(f"{domain} {held_out_loss(model, windows, settings.batch_size):.3f}")
+    run.say(f"{name}: held-out loss {', '.join(losses)}")
+
+
+def train_on_answers(
+    run: Run,
+    name: str,
+    model: Llama,
+    settings: FitSettings,
+    num_steps: int,
+    mixture: Mapping[str, float],
+) -> None:
+    """Train on the target's answers in a mixture of domains."""
+    answers = {domain: read_answers(run.answers_path(domain)) for domain in mixture}
+    device = place(model)
+    loss_of = torch.compile(distillation_loss) if settings.compiled else distillation_loss
+
+    def loss_at(step: int) -> Tensor:
+        arrays = draw_answers(
+            answers, mixture, settings.batch_size, settings.window, run.config.seed, step
+        )
+        tokens, leading, probs = (torch.from_numpy(array).to(device) for array in arrays)
+        return loss_of(model, tokens, leading, probs, settings.bfloat16)
+
+    _fit(run, name, model, settings, num_steps, loss_at)
+
+
+def _fit(
+    run: Run,
+    name: str,
+    model: Llama,
+    settings: FitSettings,
+    num_steps: int,
+    loss_at: Callable[[int], Tensor],
+) -> None:
+    def report(progress: Progress) -> None:
+        run.say(
+            f"{name}: step {progress.step}/{progress.num_steps} loss {progress.loss:.3f} "
+            f"{progress.tokens_per_second:,.0f} tokens/s, {progress.remaining_s / 60:.1f} min left"
+        )
+
+    fit(
+        model,
+        settings,
+        num_steps,
+        loss_at,
+        run.checkpoints / f"{name}.pt",
+        run.config.checkpoint_s,
+        report,
+    )
+
+
+def meter(run: Run, name: str, limit: int) -> Callable[[int], None]:
+    """Return a function that takes a count and now and then says how far it is from the limit."""
+    started = time.monotonic()
+    shown = started
+
+    def show(count: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown < PROGRESS_S:
+            return
+        shown = now
+        speed = count / (now - started)
+        run.say(
+            f"{name}: {count:,}/{limit:,} tokens, {speed:,.0f} tokens/s, "
+            f"{max(0, limit - count) / speed / 60:.1f} min left"
+        )
+
+    return show

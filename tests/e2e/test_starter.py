@@ -1,0 +1,50 @@
+"""The embedded pool keeps what its card says: specialists are ahead at home."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from metasd_local.catalogue import read_catalogue
+from metasd_local.starter.train.matrix import Cell, measure
+
+POOL = read_catalogue()["starter"]
+SPECIALISTS = ("code", "maths", "translation", "dialogue")
+MAX_POOL_BYTES = 32_000_000
+
+
+def read_prompts(domain: str, count: int) -> list[str]:
+    lines = (Path(__file__).parents[1] / "data" / "prompts.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    # Open questions are called dialogue too, but no drafter is at home in them.
+    chosen = [r for r in records if r["domain"] == domain and "dolly" not in r["source"]]
+    return [record["prompt"] for record in chosen[:count]]
+
+
+def matrix(num_prompts: int) -> dict[str, dict[str, Cell]]:
+    prompts = {domain: read_prompts(domain, num_prompts) for domain in SPECIALISTS}
+    drafters = {d.name: d.path for d in POOL.drafters if d.name in SPECIALISTS}
+    return measure(POOL.target, drafters, prompts, lambda _: None)
+
+
+def check_specialists_lead_at_home(num_prompts: int) -> None:
+    cells = matrix(num_prompts)
+    for domain in SPECIALISTS:
+        rates = {name: cells[name][domain].acceptance_rate or 0.0 for name in SPECIALISTS}
+        assert max(rates, key=rates.__getitem__) == domain, rates
+
+
+def test_each_specialist_accepts_more_at_home_than_every_other_one() -> None:
+    check_specialists_lead_at_home(3)
+
+
+@pytest.mark.full
+def test_each_specialist_accepts_more_at_home_than_every_other_one_in_full() -> None:
+    check_specialists_lead_at_home(30)
+
+
+def test_the_pool_is_small_enough_to_be_embedded() -> None:
+    paths = (POOL.target, *(drafter.path for drafter in POOL.drafters))
+    assert sum(path.stat().st_size for path in paths) <= MAX_POOL_BYTES
