@@ -189,7 +189,8 @@ class LoopFinder:
 
     An 8-gram loops if it stands at least three times in the answer, not counting occurrences that
     overlap an earlier counted one (from the left), and nowhere in the prompt. The tokens of every
-    counted occurrence but the first belong to a loop; a token counts once.
+    counted occurrence but the first belong to a loop; a token counts once. The search waits until
+    somebody asks, so that a round pays nothing for it.
     """
 
     def __init__(self, prompt_tokens: Sequence[int]) -> None:
@@ -202,22 +203,26 @@ class LoopFinder:
     @property
     def num_looping(self) -> int:
         """Return how many tokens belong to loops so far."""
+        self._search()
         return self._is_looping.count(1)
 
     @property
     def start(self) -> int | None:
         """Return the position of the first token that belongs to a loop, None without loops."""
+        self._search()
         position = self._is_looping.find(1)
         return None if position < 0 else position
 
     def add(self, tokens: Sequence[int]) -> None:
         """Append tokens to the answer."""
-        for token in tokens:
-            self._tokens.append(token)
+        self._tokens += tokens
+
+    def _search(self) -> None:
+        for end in range(len(self._is_looping) + 1, len(self._tokens) + 1):
             self._is_looping.append(0)
-            start = len(self._tokens) - LOOP_LENGTH
+            start = end - LOOP_LENGTH
             if start >= 0:
-                self._add_gram(tuple(self._tokens[start:]), start)
+                self._add_gram(tuple(self._tokens[start:end]), start)
 
     def _add_gram(self, gram: tuple[int, ...], start: int) -> None:
         starts = self._starts.setdefault(gram, [])

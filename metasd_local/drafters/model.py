@@ -22,6 +22,7 @@ class ModelDrafter:
         self._model = model
         # Padding may give a drafter ids the target does not have: they must never be drawn.
         self._num_usable = min(model.vocab_size, target_vocab_size)
+        self._knows_all = model.vocab_size >= target_vocab_size
         self._proposed: Sequence[int] = ()
         self._can_read = True
 
@@ -38,7 +39,7 @@ class ModelDrafter:
     def begin(self, context: Sequence[int]) -> None:
         """Keep the part of the memory that is a prefix of `context`."""
         self._proposed = ()
-        self._can_read = self._knows(context)
+        self._can_read = self._knows_all or self._knows(context)
         self._model.keep_prefix(context[:-1])
 
     def catch_up(self, context: Sequence[int]) -> None:
@@ -74,10 +75,12 @@ class ModelDrafter:
 
     def observe(self, emitted: Sequence[int]) -> None:
         """Forget the draft tokens that were not emitted."""
-        self._can_read = self._can_read and self._knows(emitted)
-        proposed, self._proposed = self._proposed, ()
+        if not self._knows_all:
+            self._can_read = self._can_read and self._knows(emitted)
+        proposed = self._proposed
         if not proposed:
             return
+        self._proposed = ()
         num_agreed = 0
         for mine, theirs in zip(proposed, emitted, strict=False):
             if mine != theirs:
