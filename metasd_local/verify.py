@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from metasd_local.protocols import Draft, Logits, Probabilities, TargetSampler, Verdict
 from metasd_local.sampling import KeyedNoise, SamplerChain, SamplerSettings, Survivors, TokenIds
 
+# Single precision reaches exp(88): most rows need not be shifted first, which saves a pass.
+_LARGEST_PLAIN_EXPONENT = 40.0
+
 Chance: TypeAlias = Callable[[Probabilities], int]
 """Draw a uniform number from [0, 1) and return how many of the ascending edges it reaches."""
 
@@ -322,6 +325,10 @@ def _probability(law: Survivors, token: int) -> float:
 
 def _weigh(logits: Logits, out: Logits) -> tuple[Logits, np.float32]:
     """Write what is proportional to the softmax to `out`; return it and its sum."""
-    np.subtract(logits, logits[logits.argmax()], out=out)
-    np.exp(out, out=out)
+    peak = logits[logits.argmax()]
+    if abs(peak) < _LARGEST_PLAIN_EXPONENT:
+        np.exp(logits, out=out)
+    else:
+        np.subtract(logits, peak, out=out)
+        np.exp(out, out=out)
     return out, np.add.reduce(out)
