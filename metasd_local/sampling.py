@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,9 +108,10 @@ class SamplerChain:
         `logits` is the `(n,)` row after `context + drafted`, n at most the vocabulary size.
         Raises BackendError if the highest logit is not a finite number.
         """
-        row = self._penalise(logits, context, drafted)
+        row = self._penalise(logits, context, drafted) if self._num_recent else logits
         token = int(row.argmax())
-        _check_peak(float(row[token]))
+        if not math.isfinite(row[token]):
+            _refuse_peak(row[token])
         return token
 
     def survivors(
@@ -122,9 +123,10 @@ class SamplerChain:
         result's arrays die at the next call. Raises BackendError if the highest logit is not a
         finite number.
         """
-        row = self._penalise(logits, context, drafted)
+        row = self._penalise(logits, context, drafted) if self._num_recent else logits
         peak = row.max()
-        _check_peak(float(peak))
+        if not math.isfinite(peak):
+            _refuse_peak(peak)
         if self._settings.temperature == 0.0:
             token = int(row.argmax())
             return Survivors(self._all_ids[token : token + 1], np.ones(1))
@@ -134,9 +136,7 @@ class SamplerChain:
         return Survivors(token_ids, self._soften(candidates, peak))
 
     def _penalise(self, logits: Logits, context: Sequence[int], drafted: Sequence[int]) -> Logits:
-        """Return a row with the penalty applied: `logits` itself if there is none."""
-        if not self._num_recent:
-            return logits
+        """Return a copy of the row with the penalty applied."""
         recent = np.array([*context[-self._num_recent :], *drafted], np.int64)
         recent = recent[-self._num_recent :]
         recent = recent[recent < len(logits)]
@@ -247,9 +247,8 @@ def _mix(word: int) -> int:
     return word ^ (word >> 31)
 
 
-def _check_peak(peak: float) -> None:
-    if not math.isfinite(peak):
-        raise BackendError(
-            f"the highest logit of a row is {peak}; expected a finite number. The model file may "
-            "be damaged or its format not supported on this device: try another quantisation"
-        )
+def _refuse_peak(peak: np.float32) -> NoReturn:
+    raise BackendError(
+        f"the highest logit of a row is {peak}; expected a finite number. The model file may "
+        "be damaged or its format not supported on this device: try another quantisation"
+    )

@@ -40,7 +40,7 @@ class Greedy:
 
     def __init__(self, settings: SamplerSettings, vocab_size: int, max_window: int) -> None:
         self._chain = SamplerChain(settings, vocab_size)
-        self._drafter_rows = np.empty((max_window, vocab_size), np.float32)
+        self._drafter_rows = list(np.empty((max_window, vocab_size), np.float32))
         self._drafter_sizes = [0] * max_window
         self._target_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
         self._drafter_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
@@ -54,7 +54,7 @@ class Greedy:
         """Return the drafter's likeliest token."""
         position, size = len(drafted), len(logits)
         _check_position(position, len(self._drafter_sizes))
-        self._drafter_rows[position, :size] = logits
+        self._drafter_rows[position][:size] = logits
         self._drafter_sizes[position] = size
         return self._chain.likeliest(logits, self._context, drafted)
 
@@ -74,7 +74,7 @@ class Greedy:
                 overlaps[i] = target_weights[draft.tokens[i]] / target_sum
                 continue
             size = self._drafter_sizes[i]
-            drafter_row = self._drafter_rows[i, :size]
+            drafter_row = self._drafter_rows[i][:size]
             drafter_weights, drafter_sum = _weigh(drafter_row, self._drafter_weights[:size])
             # Scaling one side replaces dividing both.
             drafter_weights *= target_sum / drafter_sum

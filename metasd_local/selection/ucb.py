@@ -20,31 +20,32 @@ class UcbPolicy:
         self._beta = beta
         self._window = window
         self._num_rounds: dict[str, int] = {}
-        self._reward_sums: dict[str, float] = {}
+        self._means: dict[str, float] = {}
         self._scores: dict[str, float] = {}
 
     def begin(self, arms: Sequence[str]) -> None:
         """Start a query with these arms."""
         names = [arm for arm in arms if arm != PLAIN] or [PLAIN]
         self._num_rounds = dict.fromkeys(names, 0)
-        self._reward_sums = dict.fromkeys(names, 0.0)
+        self._means = dict.fromkeys(names, 0.0)
         self._scores = dict.fromkeys(names, math.inf)
 
     def choose(self) -> Choice:
         """Choose the highest score, the first of equals."""
         total = sum(self._num_rounds.values())
         width = self._beta * math.sqrt(2 * math.log(total)) if total else math.inf
-        sums, square_root = self._reward_sums, math.sqrt
+        means, square_root = self._means, math.sqrt
         self._scores = scores = {
-            arm: sums[arm] / rounds + width / square_root(rounds) if rounds else math.inf
+            arm: means[arm] + width / square_root(rounds) if rounds else math.inf
             for arm, rounds in self._num_rounds.items()
         }
         return Choice(max(scores, key=scores.__getitem__), self._window)
 
     def observe(self, arm: str, reward: float, cost_s: float) -> None:
         """Add one round to an arm's mean."""
-        self._num_rounds[arm] += 1
-        self._reward_sums[arm] += reward
+        rounds = self._num_rounds[arm] + 1
+        self._num_rounds[arm] = rounds
+        self._means[arm] += (reward - self._means[arm]) / rounds
 
     def scores(self) -> Mapping[str, float]:
         """Return every arm's upper confidence bound at the last choice."""
