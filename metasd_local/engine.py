@@ -66,6 +66,7 @@ class Engine:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._target = target
+        self._opened = tuple(drafters)
         self._drafters = {drafter.name: drafter for drafter in drafters}
         assert PLAIN in self._drafters
         self._policy = policy
@@ -86,8 +87,8 @@ class Engine:
 
     @property
     def seconds_inside(self) -> float:
-        """Return the seconds spent inside the models' libraries so far."""
-        drafting = sum(drafter.seconds_inside for drafter in self._drafters.values())
+        """Return the seconds spent inside the models' libraries so far, dropped drafters' too."""
+        drafting = sum(drafter.seconds_inside for drafter in self._opened)
         return self._target.seconds_inside + drafting
 
     def generate(
