@@ -81,7 +81,7 @@ class GenerationDone:
     seconds_to_first_token: float | None
     """From the start of the prompt's prefill to the first emitted token; None if there is none."""
     seconds_decode: float
-    """From PromptRead to this event, catch-up included."""
+    """From PromptRead to this event, catch-up included; 0 if the prompt was never read."""
     seconds_inside: float
     """The part of `seconds_decode` spent inside llama.cpp."""
 

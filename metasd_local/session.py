@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from metasd_local.engine import Engine
-from metasd_local.errors import Cancelled, ContextFull
+from metasd_local.errors import Cancelled, ContextFull, TemplateError
 from metasd_local.events import (
     Event,
     FinishReason,
@@ -155,8 +155,11 @@ class Session:
                 f"the prompt has {len(prompt)} tokens and the context {limit}; "
                 "shorten the prompt or raise --ctx"
             )
+        if not prompt:
+            raise TemplateError("the prompt has no tokens; say something the model can read")
         stream = TextStream(self._vocabulary, self._stop_strings, self._template.reasoning_marks)
-        started_s = read_s = self._clock()
+        started_s = self._clock()
+        read_s: float | None = None
         inside_s = 0.0
         first_token_s: float | None = None
         reason: FinishReason = "length"
@@ -182,10 +185,13 @@ class Session:
         except Cancelled:
             reason = "cancelled"
         yield from answer.add(stream.finish())
-        finished_s = self._clock()
+        seconds_decode = seconds_inside = 0.0
+        if read_s is not None:
+            seconds_decode = self._clock() - read_s
+            seconds_inside = self._engine.seconds_inside - inside_s
         yield GenerationDone(
             finish_reason=reason,
             seconds_to_first_token=first_token_s,
-            seconds_decode=finished_s - read_s,
-            seconds_inside=self._engine.seconds_inside - inside_s,
+            seconds_decode=seconds_decode,
+            seconds_inside=seconds_inside,
         )

@@ -246,3 +246,24 @@ def test_decode_seconds_are_what_a_stopwatch_shows() -> None:
     assert isinstance(done, GenerationDone)
     elapsed = looks[GenerationDone] - looks[PromptRead]
     assert abs(done.seconds_decode - elapsed) <= 2
+
+
+def test_an_interruption_while_the_prompt_is_read_decodes_for_no_time() -> None:
+    desk = Desk("first", "second")
+    desk.ask("one")
+
+    def stop_at(tokens: tuple[int, ...]) -> NDArray[np.float32]:
+        raise AssertionError(f"nothing may be asked of the model after {len(tokens)} tokens")
+
+    def interrupting_clock() -> float:
+        desk.session.interrupt()
+        return 0.0
+
+    desk.target._rule = stop_at
+    desk.session._clock = interrupting_clock
+    done = desk.ask("two")
+    assert [type(event) for event in done] == [GenerationDone]
+    last = done[0]
+    assert isinstance(last, GenerationDone)
+    assert (last.finish_reason, last.seconds_decode, last.seconds_inside) == ("cancelled", 0.0, 0.0)
+    assert len(desk.session.messages) == 2
