@@ -71,6 +71,7 @@ def open_session(
     window = specification.value("window", _whole_window, options.window or DEFAULT_WINDOW)
     policy, reward = _make_policy(specification, window, options.seed)
     sampling = _settle_sampling(options, wanted)
+    scheme_name = _settle_scheme(options, sampling)
     sources = _choose_drafters(wanted, options, specification)
     with ExitStack() as resources:
         loader = _Loader(
@@ -100,13 +101,12 @@ def open_session(
                     notices.append(f"drafter {source.name} is not used: {error}")
             if sources.has_ngram:
                 drafters.append(NgramDrafter(NGRAM))
-        scheme_name, scheme = _make_scheme(options, sampling, vocabulary.size, window)
         engine = Engine(
             target=target,
             drafters=drafters,
             policy=policy,
             reward=reward,
-            scheme=scheme,
+            scheme=_make_scheme(scheme_name, sampling, vocabulary.size, window),
             interrupt=loader.interrupt,
         )
         return Session(
@@ -227,16 +227,20 @@ def _settle_sampling(options: Options, pool: Pool) -> SamplerSettings:
     return dataclasses.replace(pool.sampling, **said)
 
 
-def _make_scheme(
-    options: Options, sampling: SamplerSettings, vocab_size: int, window: int
-) -> tuple[str, Scheme]:
+def _settle_scheme(options: Options, sampling: SamplerSettings) -> str:
+    """Return the scheme's name: at temperature 0 all but `match` are the greedy one."""
     is_greedy = sampling.temperature == 0.0
-    name = options.scheme or ("greedy" if is_greedy else "coupled")
-    if name == "greedy" and not is_greedy:
+    if options.scheme == "greedy" and not is_greedy:
         raise UsageError(
             f"--scheme greedy decodes at temperature 0, found {sampling.temperature}; "
             "add --temperature 0 or choose coupled, match or rejection"
         )
+    if is_greedy:
+        return "match" if options.scheme == "match" else "greedy"
+    return options.scheme or "coupled"
+
+
+def _make_scheme(name: str, sampling: SamplerSettings, vocab_size: int, window: int) -> Scheme:
     if name == "match":
         chain = LlamaSampler(
             vocab_size=vocab_size,
@@ -247,11 +251,11 @@ def _make_scheme(
             repeat_penalty=sampling.repeat_penalty,
             penalty_last_n=sampling.penalty_last_n,
         )
-        return name, Match(chain, sampling, vocab_size)
-    if is_greedy:
-        return "greedy", Greedy(sampling, vocab_size, window)
-    scheme = Coupled if name == "coupled" else Rejection
-    return name, scheme(sampling, vocab_size, window)
+        return Match(chain, sampling, vocab_size)
+    if name == "greedy":
+        return Greedy(sampling, vocab_size, window)
+    make = Coupled if name == "coupled" else Rejection
+    return make(sampling, vocab_size, window)
 
 
 class _Loader:

@@ -249,5 +249,5 @@ def test_a_recurrent_drafter_is_refused_and_a_recurrent_target_decodes_plainly(
 
 
 def test_a_greedy_scheme_with_a_temperature_is_an_error_before_loading() -> None:
-    with pytest.raises(UsageError):
-        open_session(Options(scheme="greedy", temperature=0.5), "starter")
+    with pytest.raises(UsageError, match="--temperature 0"):
+        open_session(Options(scheme="greedy", temperature=0.5), "/no/such/file.gguf")
