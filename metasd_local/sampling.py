@@ -69,7 +69,7 @@ class Survivors:
     """The tokens a sampler chain leaves, and the law over them."""
 
     token_ids: TokenIds
-    """Distinct; descending in probability if anything was truncated, else ascending."""
+    """Distinct, ascending."""
     probabilities: Probabilities
     """Same length; sums to 1."""
 
@@ -89,8 +89,6 @@ class SamplerChain:
         self._penalty = np.float32(settings.repeat_penalty)
         self._temperature = np.float32(settings.temperature)
         self._top_p = np.float32(settings.top_p)
-        self._log_min_p = np.log(np.float32(settings.min_p)) if settings.min_p else -np.inf
-        self._truncates = settings.top_k > 0 or settings.top_p < 1.0 or settings.min_p > 0.0
         self._all_ids = np.arange(vocab_size)  # (vocab_size,) int64
         self._penalised = np.empty(vocab_size, np.float32)  # (vocab_size,)
         self._scratch = np.empty(vocab_size, np.float32)  # (vocab_size,)
@@ -131,8 +129,10 @@ class SamplerChain:
             token = int(row.argmax())
             return Survivors(self._all_ids[token : token + 1], np.ones(1))
         token_ids, candidates = self._candidates(row)
-        if self._truncates:
-            token_ids, candidates = self._truncate(token_ids, candidates)
+        num_survivors = self._num_survivors(candidates, peak)
+        if num_survivors < len(candidates):
+            kept = self._largest(candidates, num_survivors)
+            token_ids, candidates = token_ids[kept], candidates[kept]
         return Survivors(token_ids, self._soften(candidates, peak))
 
     def _penalise(self, logits: Logits, context: Sequence[int], drafted: Sequence[int]) -> Logits:
@@ -164,28 +164,43 @@ class SamplerChain:
         token_ids = mask.nonzero()[0]
         return token_ids, row[token_ids]
 
-    def _truncate(self, token_ids: TokenIds, candidates: Logits) -> tuple[TokenIds, Logits]:
-        """Keep the first tokens of the descending order that every sampler keeps.
+    def _num_survivors(self, candidates: Logits, peak: np.float32) -> int:
+        """Count the tokens that pass; each sampler keeps the first of the descending order.
 
         The probabilities are summed one by one in single precision, as in llama.cpp: where
         logits are equal the rounding decides.
         """
         settings, size = self._settings, len(candidates)
-        falling = np.negative(candidates, out=self._scratch[:size])
-        order = falling.argsort(kind="stable")
         num_kept = min(settings.top_k or size, size)
-        candidates = candidates[order[:num_kept]]
-        deficits = np.subtract(candidates, candidates[0], out=self._scratch[:num_kept])
-        if settings.min_p > 0.0:
-            lowest = candidates[0] + self._log_min_p
-            num_kept = int(np.count_nonzero(candidates >= lowest))
         if settings.top_p < 1.0:
-            weights = np.exp(deficits, out=deficits)
-            sums = weights.cumsum(out=self._sums[: len(weights)])
+            deficits = np.subtract(peak, candidates, out=self._scratch[:size])
+            deficits.sort()
+            weights = deficits[:num_kept]
+            np.exp(np.negative(weights, out=weights), out=weights)
+            sums = np.cumsum(weights, out=self._sums[:num_kept])
             weights /= sums[-1]
-            weights.cumsum(out=sums)
+            np.cumsum(weights, out=sums)
             num_kept = min(num_kept, int(sums.searchsorted(self._top_p)) + 1)
-        return token_ids[order[:num_kept]], candidates[:num_kept]
+        if settings.min_p > 0.0:
+            lowest = peak + np.log(np.float32(settings.min_p))
+            mask = np.greater_equal(candidates, lowest, out=self._mask[:size])
+            num_kept = min(num_kept, int(np.count_nonzero(mask)))
+        return num_kept
+
+    def _largest(self, candidates: Logits, count: int) -> TokenIds:
+        """Return the ascending indices of the `count` largest, the first ones among equals."""
+        size = len(candidates)
+        scratch = self._scratch[:size]
+        np.copyto(scratch, candidates)
+        scratch.partition(size - count)
+        lowest = scratch[size - count]
+        mask = np.greater_equal(candidates, lowest, out=self._mask[:size])
+        indices: TokenIds = mask.nonzero()[0]
+        surplus = len(indices) - count
+        if surplus:
+            equals = (candidates[indices] == lowest).nonzero()[0]
+            indices = np.delete(indices, equals[-surplus:])
+        return indices
 
     def _soften(self, candidates: Logits, peak: np.float32) -> Probabilities:
         """Return the softmax at the temperature.

@@ -291,11 +291,13 @@ def test_rejection_notices_a_drawn_token_that_was_dropped() -> None:
     assert scheme.verify(rows, Draft((), is_point_mass=False)).next_kind == "bonus"
 
 
+@pytest.mark.parametrize("top_k", [40, 0])
 @pytest.mark.parametrize("name", SCHEMES)
-def test_a_round_takes_no_vocabulary_sized_memory(name: str) -> None:
+def test_a_round_takes_no_vocabulary_sized_memory(name: str, top_k: int) -> None:
     """Draft, verify and overlaps work in memory that was allocated once."""
     vocab_size = 100_000
-    settings = SamplerSettings(temperature=0.0 if name == "greedy" else 0.8, repeat_penalty=1.1)
+    temperature = 0.0 if name == "greedy" else 0.8
+    settings = SamplerSettings(temperature, top_k, repeat_penalty=1.1)
     scheme = make_scheme(name, settings, vocab_size)
     rows = random_rows(3, 0, vocab_size)
     scheme.begin(0, list(range(500)))
