@@ -154,8 +154,8 @@ class Textbook:
         return Verdict(len(tokens), self._take(law), "bonus")
 
     def overlaps(self, rows: Logits, draft: Draft, num_positions: int) -> Probabilities:
-        """Return nothing; not used here."""
-        raise NotImplementedError
+        """Fail: no reward is asked for here."""
+        raise AssertionError("overlaps are not part of the comparison")
 
     def _law(self, row: Logits, drafted: Sequence[int]) -> Probabilities:
         if self._mistake == "penalty forgets the draft":
