@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 
 from metasd_local.protocols import Draft, Logits, Probabilities, Scheme
-from metasd_local.sampling import SamplerChain, SamplerSettings
+from metasd_local.sampling import SamplerChain, SamplerSettings, Survivors
 from metasd_local.verify import Chance
 
 VOCAB_SIZE = 3
@@ -234,3 +234,30 @@ def p_value(counts: dict[tuple[int, ...], int], law: Law) -> float:
     spread = 2 / (9 * degrees)
     deviation = ((chi_squared / degrees) ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
     return math.erfc(deviation / math.sqrt(2)) / 2
+
+
+class ScriptedSampler:
+    """Draw from the target's law by a given chance; remembers what it drew."""
+
+    def __init__(self, settings: SamplerSettings, chance: Chance) -> None:
+        self._chain = SamplerChain(settings, VOCAB_SIZE)
+        self._chance = chance
+        self._history: list[int] = []
+
+    def begin(self, seed: int, context: Sequence[int]) -> None:
+        """Forget the last generation."""
+        self._history = list(context)
+
+    def sample(self, logits: Logits) -> int:
+        """Draw the token after everything drawn so far, whose logits these must be."""
+        assert (logits == target(tuple(self._history))).all()
+        law = self._chain.survivors(logits, self._history, ())
+        token = take(law, self._chance)
+        self._history.append(token)
+        return token
+
+
+def take(law: Survivors, chance: Chance) -> int:
+    """Draw from a law."""
+    sums = np.cumsum(law.probabilities)
+    return int(law.token_ids[chance(sums[:-1] / sums[-1])])

@@ -157,11 +157,6 @@ def devices() -> tuple[Device, ...]:
     return tuple(found)
 
 
-def supports_gpu() -> bool:
-    """Tell whether this build of llama.cpp can use a GPU at all."""
-    return bool(api.llama_supports_gpu_offload())
-
-
 def _ggml_function(name: str, result: Any, *arguments: Any) -> Any:
     """Return a function the Python package does not bind.
 

@@ -206,11 +206,6 @@ class LlamaModel:
         """Seconds spent inside llama.cpp since the model was opened."""
         return self._seconds_inside
 
-    def use_threads(self, num_threads: int) -> None:
-        """Compute with another number of threads from the next `feed` on."""
-        _check_range("number of threads", num_threads, 1, 1024)
-        api.llama_set_n_threads(self._open_context(), num_threads, num_threads)
-
     def keep_prefix(self, tokens: Sequence[int]) -> int:
         """Rewind to the longest common prefix with `tokens` and return its length.
 

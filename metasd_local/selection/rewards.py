@@ -1,6 +1,6 @@
 """What a round is worth: functions of a round, separate from every policy.
 
-A round in which nothing was drafted is worth 0 by the first two.
+A round in which nothing was drafted is worth 0.
 """
 
 from __future__ import annotations
@@ -25,8 +25,3 @@ def block_divergence(feedback: RoundFeedback) -> float:
 def block_efficiency(feedback: RoundFeedback) -> float:
     """Return accepted / window, in [0, 1]. Source: MetaSD, arXiv 2604.05417, reward BE."""
     return feedback.accepted / feedback.window if feedback.drafted else 0.0
-
-
-def throughput(feedback: RoundFeedback) -> float:
-    """Return the tokens per second of the round."""
-    return feedback.emitted / feedback.seconds

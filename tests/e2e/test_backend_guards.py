@@ -151,7 +151,6 @@ USES: dict[str, Callable[[LlamaModel], object]] = {
     "feed": lambda model: model.feed([1], 1),
     "rewind": lambda model: model.rewind(0),
     "keep_prefix": lambda model: model.keep_prefix([1]),
-    "use_threads": lambda model: model.use_threads(2),
 }
 
 

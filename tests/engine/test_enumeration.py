@@ -19,11 +19,12 @@ from metasd_local.engine import Engine
 from metasd_local.events import RoundDone
 from metasd_local.interrupt import Interrupt
 from metasd_local.protocols import Policy, Scheme
+from metasd_local.sampling import SamplerSettings
 from metasd_local.selection.fixed import FixedPolicy
 from metasd_local.selection.rewards import block_divergence
 from metasd_local.selection.ucb import UcbPolicy
 from metasd_local.selection.uniform import UniformPolicy
-from metasd_local.verify import Coupled, Rejection
+from metasd_local.verify import Chance, Coupled, Match, Rejection
 from tests.enumeration import (
     MAX_WINDOW,
     PROMPT,
@@ -31,6 +32,8 @@ from tests.enumeration import (
     VOCAB_SIZE,
     Branches,
     Law,
+    SchemeMaker,
+    ScriptedSampler,
     near_drafter,
     small_drafter,
     target,
@@ -80,12 +83,23 @@ def generate(policy: Policy, scheme: Scheme, end: int | None, seed: int = 0) -> 
     return tuple(t for event in events if isinstance(event, RoundDone) for t in event.emitted)
 
 
+def make_rejection(settings: SamplerSettings, chance: Chance) -> Scheme:
+    return Rejection(settings, VOCAB_SIZE, MAX_WINDOW, chance=lambda _: chance)
+
+
+def make_match(settings: SamplerSettings, chance: Chance) -> Scheme:
+    return Match(ScriptedSampler(settings, chance), settings, VOCAB_SIZE)
+
+
 @pytest.mark.parametrize("end", [None, END])
 @pytest.mark.parametrize("settings", ["untruncated", "penalised and truncated"])
+@pytest.mark.parametrize("make", [make_rejection, make_match])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_rejection_emits_the_targets_law(policy: str, settings: str, end: int | None) -> None:
+def test_rejection_and_match_emit_the_targets_law(
+    policy: str, make: SchemeMaker, settings: str, end: int | None
+) -> None:
     branches = Branches()
-    scheme = Rejection(SETTINGS[settings], VOCAB_SIZE, MAX_WINDOW, chance=lambda _: branches.chance)
+    scheme = make(SETTINGS[settings], branches.chance)
     law: Law = {}
     for tokens, weight in branches.replay(lambda: generate(POLICIES[policy](), scheme, end)):
         law[tokens] = law.get(tokens, 0.0) + weight

@@ -22,44 +22,18 @@ from tests.enumeration import (
     VOCAB_SIZE,
     Plan,
     SchemeMaker,
+    ScriptedSampler,
     adversary,
     error_of,
     generate,
     nothing,
     p_value,
-    target,
+    take,
     target_law,
 )
 
 END = 1
 EXACT = 1e-12
-
-
-class ScriptedSampler:
-    """Draw from the target's law by a given chance; remembers what it drew."""
-
-    def __init__(self, settings: SamplerSettings, chance: Chance) -> None:
-        self._chain = SamplerChain(settings, VOCAB_SIZE)
-        self._chance = chance
-        self._history: list[int] = []
-
-    def begin(self, seed: int, context: Sequence[int]) -> None:
-        """Forget the last generation."""
-        self._history = list(context)
-
-    def sample(self, logits: Logits) -> int:
-        """Draw the token after everything drawn so far, whose logits these must be."""
-        assert (logits == target(tuple(self._history))).all()
-        law = self._chain.survivors(logits, self._history, ())
-        token = take(law, self._chance)
-        self._history.append(token)
-        return token
-
-
-def take(law: Survivors, chance: Chance) -> int:
-    """Draw from a law."""
-    sums = np.cumsum(law.probabilities)
-    return int(law.token_ids[chance(sums[:-1] / sums[-1])])
 
 
 def make_rejection(settings: SamplerSettings, chance: Chance) -> Scheme:

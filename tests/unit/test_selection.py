@@ -10,7 +10,7 @@ import pytest
 from metasd_local.errors import UsageError
 from metasd_local.protocols import RoundFeedback
 from metasd_local.selection.fixed import FixedPolicy
-from metasd_local.selection.rewards import block_divergence, block_efficiency, throughput
+from metasd_local.selection.rewards import block_divergence, block_efficiency
 from metasd_local.selection.specification import parse_policy
 from metasd_local.selection.ucb import UcbPolicy
 from metasd_local.selection.uniform import UniformPolicy
@@ -126,21 +126,18 @@ def feedback(drafted: int, accepted: int, overlaps: list[float]) -> RoundFeedbac
 
 
 @pytest.mark.parametrize(
-    ("round_", "divergence", "efficiency", "tokens_per_second"),
+    ("round_", "divergence", "efficiency"),
     [
-        (feedback(5, 2, [0.9, 0.8, 0.1]), 0.6, 0.4, 150.0),
-        (feedback(5, 5, [1.0] * 5), 1.0, 1.0, 300.0),
-        (feedback(5, 0, [0.25]), 0.25, 0.0, 50.0),
-        (feedback(2, 2, [0.5, 0.7]), 0.6, 0.4, 150.0),
-        (feedback(0, 0, []), 0.0, 0.0, 50.0),
+        (feedback(5, 2, [0.9, 0.8, 0.1]), 0.6, 0.4),
+        (feedback(5, 5, [1.0] * 5), 1.0, 1.0),
+        (feedback(5, 0, [0.25]), 0.25, 0.0),
+        (feedback(2, 2, [0.5, 0.7]), 0.6, 0.4),
+        (feedback(0, 0, []), 0.0, 0.0),
     ],
 )
-def test_rewards_by_definition(
-    round_: RoundFeedback, divergence: float, efficiency: float, tokens_per_second: float
-) -> None:
+def test_rewards_by_definition(round_: RoundFeedback, divergence: float, efficiency: float) -> None:
     assert block_divergence(round_) == pytest.approx(divergence)
     assert block_efficiency(round_) == pytest.approx(efficiency)
-    assert throughput(round_) == pytest.approx(tokens_per_second)
 
 
 def test_policy_text_is_split_into_name_drafter_and_parameters() -> None:
