@@ -1,4 +1,4 @@
-"""The composition root: the only file that names concrete classes.
+"""The composition root: names the concrete classes and puts them together.
 
 Turns options and the name of a pool into a session that is ready to answer.
 """
@@ -6,13 +6,10 @@ Turns options and the name of a pool into a session that is ready to answer.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from metasd_local.backend.library import devices
 from metasd_local.backend.llama import LlamaModel, LlamaWeights
@@ -20,7 +17,7 @@ from metasd_local.backend.llama_info import ModelInfo
 from metasd_local.backend.llama_sampler import LlamaSampler
 from metasd_local.backend.threads import default_num_threads
 from metasd_local.catalogue import DEFAULT_POOL, DrafterEntry, Pool, pool_of_file, read_catalogue
-from metasd_local.config import MAX_WINDOW, Options
+from metasd_local.config import Options
 from metasd_local.drafters.model import ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
 from metasd_local.drafters.none import NoDrafter
@@ -30,22 +27,17 @@ from metasd_local.errors import IncompatibleVocabulary, ModelError, UsageError
 from metasd_local.interrupt import Interrupt
 from metasd_local.protocols import PLAIN, Drafter, Policy, Reward, Scheme
 from metasd_local.sampling import SamplerSettings
-from metasd_local.selection import POLICIES
-from metasd_local.selection.fixed import FixedPolicy
-from metasd_local.selection.rewards import block_divergence, block_efficiency
+from metasd_local.selection.factory import DEFAULT_POLICY, make_policy, policy_window
 from metasd_local.selection.specification import PolicySpecification, parse_policy
-from metasd_local.selection.ucb import UcbPolicy
-from metasd_local.selection.uniform import UniformPolicy
 from metasd_local.session import Session, Setup
 from metasd_local.template import ChatTemplate
 from metasd_local.verify import Coupled, Greedy, Match, Rejection
 
 NGRAM = "ngram"
-DEFAULT_POLICY = "ucb"
-DEFAULT_WINDOW = 5
 LARGEST_DEFAULT_CONTEXT = 8192
 SMALLEST_DEFAULT_CONTEXT = 512
-REWARDS: dict[str, Reward] = {"bd": block_divergence, "be": block_efficiency}
+MAX_ROWS = 33
+"""Most logits rows of the target: the widest batch of a measured cost curve."""
 
 
 def names_pool(text: str) -> bool:
@@ -54,25 +46,110 @@ def names_pool(text: str) -> bool:
     return is_path or text in read_catalogue()
 
 
+class OpenPool:
+    """The loaded models of one pool, for any number of sessions of which one is used at a time."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        target: LlamaModel,
+        weights: LlamaWeights,
+        drafters: Sequence[Drafter],
+        notices: Sequence[str],
+        num_threads: int,
+        interrupt: Interrupt,
+        resources: ExitStack,
+    ) -> None:
+        self.target = target
+        self.drafters = drafters
+        """Without `plain`, in the order of the pool."""
+        self.notices = notices
+        self.interrupt = interrupt
+        self.resources = resources
+        """Closing it frees the models."""
+        self._pool = pool
+        self._weights = weights
+        self._num_threads = num_threads
+
+    def session(self, options: Options, resources: ExitStack | None = None) -> Session:
+        """Start a conversation with the policy, scheme and sampling of `options`.
+
+        Of the loaded drafters it has those that `options` and the policy can use. `resources`
+        are freed when it is closed. Raises UsageError.
+        """
+        plan = _make_plan(options, self._pool)
+        wanted = {source.name for source in plan.sources.models}
+        wanted |= {NGRAM} if plan.sources.has_ngram else set()
+        chosen = [drafter for drafter in self.drafters if drafter.name in wanted]
+        info, vocabulary = self._weights.info, self._weights.vocabulary
+        engine = Engine(
+            target=self.target,
+            drafters=[NoDrafter(), *chosen],
+            policy=plan.policy,
+            reward=plan.reward,
+            scheme=_make_scheme(plan.scheme, plan.sampling, vocabulary.size, plan.window),
+            interrupt=self.interrupt,
+        )
+        return Session(
+            setup=Setup(
+                pool=self._pool.name,
+                policy=plan.specification.text,
+                scheme=plan.scheme,
+                sampling=plan.sampling,
+                device=", ".join(info.devices),
+                threads=self._num_threads,
+                drafters=tuple(drafter.name for drafter in chosen),
+                context_size=self.target.context_size,
+                notices=tuple(self.notices),
+            ),
+            engine=engine,
+            vocabulary=vocabulary,
+            template=ChatTemplate(
+                info.chat_template,
+                vocabulary,
+                # A template prints it where it wants it; a base model may want none.
+                bos_text=info.bos_text if info.chat_template or vocabulary.adds_bos else "",
+                eos_text=info.eos_text,
+            ),
+            interrupt=self.interrupt,
+            resources=resources or ExitStack(),
+            system=options.system,
+            stop_strings=options.stop or (),
+            thinks=options.think,
+        )
+
+    def close(self) -> None:
+        """Free the models; harmless when called twice."""
+        self.resources.close()
+
+
 def open_session(
     options: Options,
     pool: str | None = None,
     *,
     on_progress: Callable[[float], bool] | None = None,
 ) -> Session:
-    """Load a pool and settle everything the options leave open.
+    """Load what one session needs; closing the session frees it. See `open_pool`."""
+    opened = open_pool(options, pool, on_progress=on_progress)
+    return opened.session(options, opened.resources)
 
+
+def open_pool(
+    options: Options,
+    pool: str | None = None,
+    *,
+    on_progress: Callable[[float], bool] | None = None,
+) -> OpenPool:
+    """Load the target of a pool and the drafters that the policy of `options` can use.
+
+    What cannot work is refused before anything is loaded.
     on_progress: told the loaded share of all files, in [0, 1]; loading is cancelled when it
     returns False.
     Raises UsageError, ModelError, BackendError and Cancelled.
     """
     wanted = _find_pool(pool or options.pool or DEFAULT_POOL)
-    specification = parse_policy(options.policy or DEFAULT_POLICY)
-    window = specification.value("window", _whole_window, options.window or DEFAULT_WINDOW)
-    policy, reward = _make_policy(specification, window, options.seed)
-    sampling = _settle_sampling(options, wanted)
-    scheme_name = _settle_scheme(options, sampling)
-    sources = _choose_drafters(wanted, options, specification)
+    sources = _make_plan(options, wanted).sources
     with ExitStack() as resources:
         loader = _Loader(
             resources=resources,
@@ -82,10 +159,10 @@ def open_session(
             paths=[wanted.target, *(source.path for source in sources.models)],
         )
         weights = loader.load(wanted.target)
-        info, vocabulary = weights.info, weights.vocabulary
+        info = weights.info
         context_size = options.ctx or _default_context(info)
-        target = loader.open(weights, context_size, max_rows=window + 1)
-        drafters: list[Drafter] = [NoDrafter()]
+        target = loader.open(weights, context_size, max_rows=MAX_ROWS)
+        drafters: list[Drafter] = []
         notices: list[str] = []
         if info.rollback == "none":
             notices.append(
@@ -101,41 +178,45 @@ def open_session(
                     notices.append(f"drafter {source.name} is not used: {error}")
             if sources.has_ngram:
                 drafters.append(NgramDrafter(NGRAM))
-        engine = Engine(
+        return OpenPool(
+            wanted,
             target=target,
+            weights=weights,
             drafters=drafters,
-            policy=policy,
-            reward=reward,
-            scheme=_make_scheme(scheme_name, sampling, vocabulary.size, window),
-            interrupt=loader.interrupt,
-        )
-        return Session(
-            setup=Setup(
-                pool=wanted.name,
-                policy=specification.text,
-                scheme=scheme_name,
-                sampling=sampling,
-                device=", ".join(info.devices),
-                threads=loader.num_threads,
-                drafters=tuple(drafter.name for drafter in drafters if drafter.name != PLAIN),
-                context_size=target.context_size,
-                notices=tuple(notices),
-            ),
-            engine=engine,
-            vocabulary=vocabulary,
-            template=ChatTemplate(
-                info.chat_template,
-                vocabulary,
-                # A template prints it where it wants it; a base model may want none.
-                bos_text=info.bos_text if info.chat_template or vocabulary.adds_bos else "",
-                eos_text=info.eos_text,
-            ),
+            notices=notices,
+            num_threads=loader.num_threads,
             interrupt=loader.interrupt,
             resources=resources.pop_all(),
-            system=options.system,
-            stop_strings=options.stop or (),
-            thinks=options.think,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the options ask of a session, settled; one policy object for one session."""
+
+    specification: PolicySpecification
+    window: int
+    policy: Policy
+    reward: Reward
+    sampling: SamplerSettings
+    scheme: str
+    sources: _Sources
+
+
+def _make_plan(options: Options, pool: Pool) -> _Plan:
+    specification = parse_policy(options.policy or DEFAULT_POLICY)
+    window = policy_window(specification, options.window)
+    policy, reward = make_policy(specification, window, options.seed)
+    sampling = _settle_sampling(options, pool)
+    return _Plan(
+        specification=specification,
+        window=window,
+        policy=policy,
+        reward=reward,
+        sampling=sampling,
+        scheme=_settle_scheme(options, sampling),
+        sources=_choose_drafters(pool, options, specification),
+    )
 
 
 def _default_context(info: ModelInfo) -> int:
@@ -193,29 +274,6 @@ def _drafter_of_file(text: str, pool: Pool) -> DrafterEntry:
         )
     path = Path(text).expanduser()
     return DrafterEntry(name=path.stem, path=path)
-
-
-def _make_policy(
-    specification: PolicySpecification, window: int, seed: int | None
-) -> tuple[Policy, Reward]:
-    match specification.name:
-        case "plain":
-            specification.check_keys()
-            return FixedPolicy(PLAIN, window=window), block_efficiency
-        case "fixed":
-            specification.check_keys("window")
-            assert specification.drafter is not None
-            return FixedPolicy(specification.drafter, window=window), block_efficiency
-        case "random":
-            specification.check_keys("window")
-            return UniformPolicy(np.random.default_rng(seed), window=window), block_efficiency
-        case "ucb":
-            specification.check_keys("beta", "reward", "window")
-            beta = specification.value("beta", _positive, 1.0)
-            reward = specification.value("reward", _reward, REWARDS["bd"])
-            return UcbPolicy(beta=beta, window=window), reward
-    names = ", ".join(policy.name for policy in POLICIES)
-    raise UsageError(f"--policy: found {specification.text!r}, expected one of {names}")
 
 
 def _settle_sampling(options: Options, pool: Pool) -> SamplerSettings:
@@ -323,23 +381,3 @@ class _Loader:
             )
         model = self.open(weights, min(context_size, info.trained_context), max_rows=1)
         return ModelDrafter(entry.name, model, target_vocab_size=target.vocabulary.size)
-
-
-def _whole_window(text: str) -> int:
-    window = int(text)
-    if not 1 <= window <= MAX_WINDOW:
-        raise ValueError(f"found {window}, expected 1 to {MAX_WINDOW}")
-    return window
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value < math.inf:
-        raise ValueError(f"found {value}, expected a number above 0")
-    return value
-
-
-def _reward(text: str) -> Reward:
-    if text not in REWARDS:
-        raise ValueError(f"found {text!r}, expected {' or '.join(REWARDS)}")
-    return REWARDS[text]

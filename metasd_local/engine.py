@@ -91,6 +91,12 @@ class Engine:
         drafting = sum(drafter.seconds_inside for drafter in self._opened)
         return self._target.seconds_inside + drafting
 
+    def forget(self) -> None:
+        """Empty the memories of target and drafters: the next generation starts cold."""
+        self._target.rewind(0)
+        for drafter in self._drafters.values():
+            drafter.begin(())
+
     def generate(
         self, prompt: Sequence[int], *, seed: int, max_tokens: int, count_kept: CountKept
     ) -> Generator[PromptRead | RoundDone | Notice]:

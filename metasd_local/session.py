@@ -123,6 +123,11 @@ class Session:
         self._messages = [m for m in self._messages if m.role == "system"]
         self._spoken.clear()
 
+    def forget(self) -> None:
+        """Forget the conversation and all that the models have read: the next answer is cold."""
+        self.clear()
+        self._engine.forget()
+
     def interrupt(self) -> None:
         """Stop the running generation; it ends with the finish reason `cancelled`."""
         self._interrupt.set()

@@ -26,10 +26,11 @@ ALLOWED: dict[str, set[str]] = {
     # What decides and what counts: no model, no text
     "sampling": {"protocols", "errors", "numpy"},
     "verify": {"protocols", "events", "errors", "sampling", "numpy"},
+    "costs": {"protocols", "errors", "numpy"},
     "stats": {"events", "errors", "numpy"},
     "trace": {"events", "errors"},
     # Behind the seams
-    "selection": {"protocols", "events", "errors", "numpy"},
+    "selection": {"protocols", "events", "errors", "config", "numpy"},
     "drafters": {"protocols", "events", "errors", "numpy"},
     "backend": {*CORE, "numpy", "llama_cpp"},
     # Texts and files
