@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from metasd_local import __version__
-from metasd_local.config import OPTIONS, Option, nearest_hint
 from metasd_local.errors import UsageError
-
-COMMANDS = ("run",)
+from metasd_local.options import OPTIONS, Option, nearest_hint
 
 HELP = """\
 usage: metasd COMMAND [OPTIONS] ...
@@ -23,7 +21,10 @@ Local chat on llama.cpp. Small models draft ahead, the best of them chosen
 round by round; the answer stays the large model's own.
 
 commands:
-  run [POOL] PROMPT   answer once: text to stdout, one line of figures to stderr
+  run [POOL] PROMPT   answer once: text to stdout, a line of figures to stderr
+  bench [POOL]        measure what each drafter and policy gains on this machine
+  verify [POOL]       check that drafting leaves the answers as they were
+  lab                 simulate and emulate policies, without trained models
 
 A POOL is one large model and its drafters: a name from the catalogue or the
 path of a .gguf file. If none is named, the embedded starter pool answers.
@@ -33,14 +34,46 @@ examples:
   metasd run ~/big.gguf --drafters ~/small.gguf "Write a haiku about rain."
   git diff | metasd run --temperature 0 "Summarise this change."
 
-`metasd run --help` lists the options; `metasd --version` prints the version.
-Options can also be kept in ~/.config/metasd/config.toml (top_k = 20) or in the
-environment (METASD_TOP_K=20).
+`metasd COMMAND --help` lists the options, `metasd --version` the version.
+Options can also stand in ~/.config/metasd/config.toml or be METASD_* variables.
 """
-RUN_USAGE = "metasd run [POOL] PROMPT [OPTIONS]"
-RUN_DESCRIPTION = """\
-Answer PROMPT once. What comes through a pipe is appended to the prompt; it is the prompt if
-there is none, or if PROMPT is `-`. In brackets: what holds if nothing is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What `metasd COMMAND --help` says before the options."""
+
+    usage: str
+    description: str
+
+
+COMMANDS: Mapping[str, Command] = {
+    "run": Command(
+        "[POOL] PROMPT",
+        "Answer PROMPT once. What comes through a pipe is appended to the prompt; it is the prompt "
+        "if there is none, or if PROMPT is `-`.",
+    ),
+    "bench": Command(
+        "[POOL]",
+        "Decode prompts of several domains with every policy, interleaved and each time with empty "
+        "memories, and compare tokens per second with plain decoding. Samplers and schemes of "
+        "config.toml do not count here.",
+    ),
+    "verify": Command(
+        "[POOL]",
+        "Check that the pool's answers with drafts are those without: token for token, or by their "
+        "law. The exit status is 1 if they are not.",
+    ),
+    "lab simulate": Command("", "Compare policies on drawn traces of acceptance; needs no models."),
+    "lab emulate": Command(
+        "PROFILE [POOL]",
+        "Bench with real models and emulated acceptance: whether a drafter's token matches is "
+        "drawn from PROFILE, a name or a .toml file.",
+    ),
+    "lab make-pair": Command(
+        "DIR", "Write a target and a drafter with random weights, to be used by `lab emulate`."
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +99,15 @@ def parse_arguments(arguments: Sequence[str]) -> Request:
         if "-h" in rest or "--help" in rest:
             return Request(text=HELP)
         raise UsageError(f"no command; expected one of {', '.join(COMMANDS)} (see metasd --help)")
+    if command == "lab":
+        part, rest = _split_command(rest)
+        command = f"lab {part}" if part else command
     if command not in COMMANDS:
+        if command == "lab" and {"-h", "--help"} & set(rest):
+            return Request(text=_lab_help())
         hint = nearest_hint(command, COMMANDS) or f'; to ask it, type: metasd run "{command}"'
         raise UsageError(f"no command is named {command!r}{hint}")
-    parser = _run_parser()
+    parser = _parser(command)
     said, unknown = parser.parse_known_intermixed_args(rest)
     values = {
         name: tuple(value) if isinstance(value, list) else value
@@ -80,7 +118,8 @@ def parse_arguments(arguments: Sequence[str]) -> Request:
         return Request(text=parser.format_help())
     if unknown:
         name = unknown[0].partition("=")[0]
-        hint = nearest_hint(name, [f"--{option.name}" for option in OPTIONS])
+        known = [f"--{option.name}" for option in OPTIONS if command in option.commands]
+        hint = nearest_hint(name, known)
         raise UsageError(f"{command} has no option {name!r}{hint} (see metasd {command} --help)")
     return Request(command, words, values)
 
@@ -107,11 +146,19 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
-def _run_parser() -> argparse.ArgumentParser:
+def _lab_help() -> str:
+    parts = [(name, command) for name, command in COMMANDS.items() if name.startswith("lab ")]
+    lines = [
+        f"  metasd {name} {command.usage}\n    {command.description}" for name, command in parts
+    ]
+    return "usage:\n" + "\n".join(lines) + "\n"
+
+
+def _parser(command: str) -> _Parser:
     parser = _Parser(
-        prog="metasd run",
-        usage=RUN_USAGE,
-        description=RUN_DESCRIPTION,
+        prog=f"metasd {command}",
+        usage=f"metasd {command} {COMMANDS[command].usage} [OPTIONS]".replace("  ", " "),
+        description=f"{COMMANDS[command].description} In brackets: what holds if nothing is said.",
         allow_abbrev=False,
         add_help=False,
         argument_default=argparse.SUPPRESS,
@@ -119,15 +166,15 @@ def _run_parser() -> argparse.ArgumentParser:
     parser.add_argument("words", nargs="*", default=[], help=argparse.SUPPRESS)
     parser.add_argument("-h", "--help", action="store_true", default=False, help="show this")
     for option in OPTIONS:
-        if "run" in option.commands:
-            _add_option(parser, option)
+        if command in option.commands:
+            _add_option(parser, option, option.defaults.get(command, option.default))
     return parser
 
 
-def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+def _add_option(parser: argparse.ArgumentParser, option: Option, default: str) -> None:
     flag = f"--{option.name}"
     # argparse expands % in help texts.
-    text = (option.help + (f" ({option.default})" if option.default else "")).replace("%", "%%")
+    text = (option.help + (f" ({default})" if default else "")).replace("%", "%%")
     if option.is_switch:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
         return

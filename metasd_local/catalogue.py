@@ -9,8 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from metasd_local.config import nearest_hint
 from metasd_local.errors import ConfigError, UsageError
+from metasd_local.options import nearest_hint
 from metasd_local.sampling import SamplerSettings
 
 DEFAULT_POOL = "starter"

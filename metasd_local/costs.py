@@ -1,10 +1,26 @@
-"""What the target's time depends on: the cost curve V(n), seconds to verify n tokens at once."""
+"""What decoding costs: the target's cost curve V(n) and the drafters' seconds per token."""
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metasd_local.protocols import TokenModel
+
+logger = logging.getLogger(__name__)
+
+CURVE_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 17, 24, 32, 33)
+"""Where kernels are known to change their pace, and every n a small window needs."""
+FEWEST_SWEEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +44,119 @@ class CostCurve:
         low, high = sizes[right - 1], sizes[right]
         slope = (self.points[high] - self.points[low]) / (high - low)
         return self.points[low] + slope * (num_tokens - low)
+
+
+def measure_curve(
+    target: TokenModel,
+    *,
+    depth: int,
+    budget_s: float,
+    clock: Callable[[], float],
+    sizes: Sequence[int] = CURVE_SIZES,
+    most_sweeps: int = 20,
+) -> CostCurve:
+    """Time calls of every size after `depth` tokens, sweep after sweep, and return the medians.
+
+    The first sweep only warms up. At least three count, more as far as `budget_s` seconds reach.
+    The target's memory is empty afterwards. Raises what `TokenModel.feed` raises.
+    """
+    fitting = [size for size in sizes if depth + size <= target.context_size]
+    # What the tokens say does not matter to their cost; low ids are control tokens.
+    filler = [token % target.vocab_size for token in range(10, 10 + depth + max(fitting))]
+    target.rewind(0)
+    target.feed(filler[:depth], 0)
+    sweeps: list[list[float]] = []
+    started_s = clock()
+    while len(sweeps) <= FEWEST_SWEEPS or (
+        len(sweeps) <= most_sweeps and clock() - started_s < budget_s
+    ):
+        seconds = []
+        for size in fitting:
+            began_s = clock()
+            target.feed(filler[depth : depth + size], size)
+            seconds.append(clock() - began_s)
+            target.rewind(depth)
+        sweeps.append(seconds)
+    target.rewind(0)
+    medians = np.median(np.array(sweeps[1:]), axis=0)  # (len(fitting),)
+    return CostCurve(dict(zip(fitting, medians.tolist(), strict=True)))
+
+
+def read_curve(path: Path, key: str) -> CostCurve | None:
+    """Return the curve kept under a key, None if there is none or the file cannot be read."""
+    points: Any = _read_all(path).get(key)
+    try:
+        curve = {int(size): float(seconds) for size, seconds in points.items()}
+    except (AttributeError, TypeError, ValueError):
+        return None
+    is_usable = curve and all(size > 0 < seconds for size, seconds in curve.items())
+    return CostCurve(dict(sorted(curve.items()))) if is_usable else None
+
+
+def write_curve(path: Path, key: str, curve: CostCurve) -> None:
+    """Keep a curve under a key, for this user alone; what cannot be written is only logged."""
+    document = _read_all(path)
+    document[key] = {str(size): seconds for size, seconds in curve.points.items()}
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch(mode=0o600)
+        partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        logger.warning("%s: the cost curve is not kept: %s", path, error.strerror)
+
+
+def _read_all(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+PRIOR_SHAPE = CostCurve({1: 1.0, 2: 1.6, 4: 2.4, 8: 4.0, 16: 7.0})
+"""V(n) / V(1) as on few cores, where drafts pay least: what holds until something is measured."""
+LEARNING_RATE = 0.1
+MOST_CHANGE = 2.0
+"""One call moves an estimate no more than a call that took this many times as long, or short."""
+NUM_RECENT = 8
+
+
+class RunningCosts:
+    """V(n) as learned from the calls of a session, robust against single slow ones.
+
+    curve: what was measured before on this machine, if anything.
+    """
+
+    def __init__(self, curve: CostCurve | None = None) -> None:
+        self._is_measured = curve is not None
+        self._shape = curve or PRIOR_SHAPE
+        self._estimates: dict[int, float] = {}
+        self._ratios: deque[float] = deque(maxlen=NUM_RECENT)
+
+    def seconds(self, num_tokens: int) -> float | None:
+        """Return V(num_tokens), None if nothing was measured yet."""
+        if num_tokens in self._estimates:
+            return self._estimates[num_tokens]
+        shape, known = self._shape.seconds(num_tokens), self._estimates
+        if not known:
+            return shape if self._is_measured else None
+        return shape * sum(known.values()) / sum(map(self._shape.seconds, known))
+
+    def observe(self, num_tokens: int, seconds: float) -> None:
+        """Learn from one call."""
+        expected = self.seconds(num_tokens) or seconds
+        self._ratios.append(seconds / expected)
+        bounded = min(max(seconds, expected / MOST_CHANGE), expected * MOST_CHANGE)
+        self._estimates[num_tokens] = expected + LEARNING_RATE * (bounded - expected)
+
+    def slowdown(self) -> float:
+        """Return by what factor the last calls took longer than expected; 1 if they were few."""
+        if len(self._ratios) < NUM_RECENT:
+            return 1.0
+        return sorted(self._ratios)[NUM_RECENT // 2]
+
+    def begin_anew(self) -> None:
+        """Forget how slow the last calls were, not what they should take."""
+        self._ratios.clear()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from metasd_local.errors import Cancelled, MetasdError
 from metasd_local.events import Notice, PromptRead, RoundDone
@@ -37,8 +37,7 @@ CountKept = Callable[[Sequence[int]], int | None]
 """Tell how many of a round's emitted tokens count if the generation ends among them, else None."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Proposal:
+class _Proposal(NamedTuple):
     arm: str
     window: int
     draft: Draft
@@ -52,6 +51,7 @@ class Engine:
 
     `drafters` must contain `plain`. A drafter that fails is dropped for good, with a Notice; a
     target that fails raises. Every drafter learns every emitted token.
+    watch: told number of tokens and seconds of every verification; may return a Notice's text.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Engine:
         reward: Reward,
         scheme: Scheme,
         interrupt: Interrupt,
+        watch: Callable[[int, float], str | None] = lambda *_: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._target = target
@@ -73,6 +74,7 @@ class Engine:
         self._reward = reward
         self._scheme = scheme
         self._interrupt = interrupt
+        self._watch = watch
         self._clock = clock
 
     @property
@@ -128,6 +130,7 @@ class Engine:
                 self._policy.begin(self.arms)
                 continue
             verdict, emitted, feedback = self._verify(proposal, context)
+            verify_s = feedback.seconds - proposal.catch_up_s - proposal.draft_s
             num_kept = count_kept(emitted)
             if num_kept is not None:
                 del emitted[num_kept:]
@@ -147,11 +150,14 @@ class Engine:
                 next_kind=verdict.next_kind if len(emitted) > verdict.accepted else None,
                 catch_up_s=proposal.catch_up_s,
                 draft_s=proposal.draft_s,
-                verify_s=feedback.seconds - proposal.catch_up_s - proposal.draft_s,
+                verify_s=verify_s,
                 own_s=finished_s - started_s - inside_s,
                 reward=reward,
                 scores=scores,
             )
+            notice = self._watch(feedback.drafted + 1, verify_s)
+            if notice is not None:
+                yield Notice(notice)
             for failed, failure in failures:
                 yield self._drop(failed, failure)
             if failures:

@@ -1,14 +1,14 @@
 """The seams of the engine: what a model, a drafter, a scheme and a policy must do.
 
 Records and protocols only. Every protocol has at least two real implementations; they do not
-inherit from it.
+inherit from it. Records made in every round are named tuples, which are made several times as
+fast as frozen dataclasses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ NextKind: TypeAlias = Literal["recovered", "bonus"]
 
 PLAIN = "plain"
 """The arm that drafts nothing; every pool has it."""
+NGRAM = "ngram"
+"""The arm that continues as the text did before; every pool can have it."""
 
 
 class TokenModel(Protocol):
@@ -93,8 +95,7 @@ class Vocabulary(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """The tokens a drafter proposes in one round."""
 
     tokens: Sequence[int]
@@ -103,8 +104,7 @@ class Draft:
     """True if the tokens were not drawn from logits handed to `Scheme.draft` (n-gram drafts)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the target makes of a draft."""
 
     accepted: int
@@ -187,8 +187,7 @@ class Drafter(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """What a policy asks for in one round."""
 
     arm: str
@@ -196,8 +195,7 @@ class Choice:
     """Most tokens to draft; at least 1, ignored by `plain`."""
 
 
-@dataclass(frozen=True, slots=True)
-class RoundFeedback:
+class RoundFeedback(NamedTuple):
     """What a reward may look at after a round."""
 
     window: int

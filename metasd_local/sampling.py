@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn, TypeAlias
+from typing import NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,17 @@ TokenIds: TypeAlias = NDArray[np.int64]
 
 _LOWEST_TEMPERATURE = 1e-6
 _PEAKS_PER_SURVIVOR = 16
+# Nats under the highest logit where the threshold is tried first.
+_USUAL_DEPTH = np.float32(7.0)
+_MOST_CANDIDATES = 64
 
 _WORD = (1 << 64) - 1
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 _FIRST_MULTIPLIER = 0xBF58476D1CE4E5B9
 _SECOND_MULTIPLIER = 0x94D049BB133111EB
+# Converting a large whole number takes numpy as long as the arithmetic.
+_GAMMA = np.uint64(_GOLDEN_GAMMA)
+_ROUNDS = ((30, np.uint64(_FIRST_MULTIPLIER)), (27, np.uint64(_SECOND_MULTIPLIER)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +70,7 @@ class SamplerSettings:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Survivors:
+class Survivors(NamedTuple):
     """The tokens a sampler chain leaves, and the law over them."""
 
     token_ids: TokenIds
@@ -89,12 +94,14 @@ class SamplerChain:
         self._penalty = np.float32(settings.repeat_penalty)
         self._temperature = np.float32(settings.temperature)
         self._top_p = np.float32(settings.top_p)
+        self._log_min_p = np.log(np.float32(settings.min_p)) if settings.min_p else -math.inf
+        self._truncates = settings.top_k > 0 or settings.top_p < 1.0 or settings.min_p > 0.0
         self._all_ids = np.arange(vocab_size)  # (vocab_size,) int64
         self._penalised = np.empty(vocab_size, np.float32)  # (vocab_size,)
-        self._scratch = np.empty(vocab_size, np.float32)  # (vocab_size,)
+        self._ordered = np.empty(vocab_size, np.float32)  # (vocab_size,)
+        self._weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
         self._sums = np.empty(vocab_size, np.float32)  # (vocab_size,)
         self._mask = np.empty(vocab_size, np.bool_)  # (vocab_size,)
-        self._probabilities = np.empty(vocab_size, np.float64)  # (vocab_size,)
 
     def tail(self, context: Sequence[int]) -> Sequence[int]:
         """Return a copy of the part of `context` that the penalty can reach."""
@@ -117,22 +124,32 @@ class SamplerChain:
     ) -> Survivors:
         """Return the law of the next token after `context + drafted`.
 
-        `logits` is `(n,)` with n at most the vocabulary size; entries may be minus infinity. The
-        result's arrays die at the next call. Raises BackendError if the highest logit is not a
-        finite number.
+        `logits` is `(n,)` with n at most the vocabulary size; entries may be minus infinity.
+        Raises BackendError if the highest logit is not a finite number.
         """
         row = self._penalise(logits, context, drafted) if self._num_recent else logits
-        peak = row.max()
+        token = row.argmax()
+        peak = row[token]
         if not math.isfinite(peak):
             _refuse_peak(peak)
         if self._settings.temperature == 0.0:
-            token = int(row.argmax())
             return Survivors(self._all_ids[token : token + 1], np.ones(1))
-        token_ids, candidates = self._candidates(row)
-        num_survivors = self._num_survivors(candidates, peak)
-        if num_survivors < len(candidates):
-            kept = self._largest(candidates, num_survivors)
+        if not self._truncates:
+            return Survivors(self._all_ids[: len(row)], self._soften(row, peak))
+        token_ids, candidates = self._candidates(row, peak)
+        size = len(candidates)
+        ordered = self._ordered[:size]
+        np.copyto(ordered, candidates)
+        ordered.sort()
+        num_kept = self._num_kept(ordered, peak)
+        if num_kept < size:
+            lowest = ordered[size - num_kept]
+            kept = self._at_least(lowest, candidates)
             token_ids, candidates = token_ids[kept], candidates[kept]
+            surplus = len(candidates) - num_kept
+            if surplus:
+                equals = (candidates == lowest).nonzero()[0][-surplus:]
+                token_ids, candidates = np.delete(token_ids, equals), np.delete(candidates, equals)
         return Survivors(token_ids, self._soften(candidates, peak))
 
     def _penalise(self, logits: Logits, context: Sequence[int], drafted: Sequence[int]) -> Logits:
@@ -146,61 +163,58 @@ class SamplerChain:
         row[recent] = np.where(values <= 0.0, values * self._penalty, values / self._penalty)
         return row
 
-    def _candidates(self, row: Logits) -> tuple[TokenIds, Logits]:
-        """Return the top-k tokens and few others, in order of id; all tokens without top-k.
-
-        The k-th highest among the maxima of disjoint groups is no higher than the k-th highest
-        logit, and there are far fewer maxima to sort.
-        """
-        size, top_k = len(row), self._settings.top_k
-        if not 0 < top_k < size:
-            return self._all_ids[:size], row
-        num_groups = min(size, _PEAKS_PER_SURVIVOR * top_k)
-        depth = size // num_groups
-        peaks = self._scratch[:num_groups]
-        row[: depth * num_groups].reshape(depth, num_groups).max(axis=0, out=peaks)
-        peaks.partition(num_groups - top_k)
-        mask = np.greater_equal(row, peaks[num_groups - top_k], out=self._mask[:size])
+    def _candidates(self, row: Logits, peak: np.float32) -> tuple[TokenIds, Logits]:
+        """Return, in order of id, all tokens above a threshold that no survivor lies under."""
+        settings = self._settings
+        if settings.top_p == 1.0 and settings.min_p > 0.0:
+            mask = self._at_least(peak + self._log_min_p, row)
+        elif 0 < settings.top_k < len(row):
+            # All of the top-k, even for min-p: top-p takes its share of their sum.
+            mask = self._at_least(peak - _USUAL_DEPTH, row)
+            if not settings.top_k <= np.count_nonzero(mask) <= _MOST_CANDIDATES * settings.top_k:
+                mask = self._at_least(self._top_k_bound(row), row)
+        else:
+            return self._all_ids[: len(row)], row
         token_ids = mask.nonzero()[0]
         return token_ids, row[token_ids]
 
-    def _num_survivors(self, candidates: Logits, peak: np.float32) -> int:
-        """Count the tokens that pass; each sampler keeps the first of the descending order.
+    def _at_least(self, lowest: np.float32, row: Logits) -> NDArray[np.bool_]:
+        return np.greater_equal(row, lowest, out=self._mask[: len(row)])
+
+    def _top_k_bound(self, row: Logits) -> np.float32:
+        """Return a number no higher than the k-th highest logit, and seldom much lower.
+
+        The k-th highest among the maxima of disjoint groups is one, and there are far fewer
+        maxima to sort.
+        """
+        size, top_k = len(row), self._settings.top_k
+        num_groups = min(size, _PEAKS_PER_SURVIVOR * top_k)
+        depth = size // num_groups
+        peaks = self._weights[:num_groups]
+        row[: depth * num_groups].reshape(depth, num_groups).max(axis=0, out=peaks)
+        peaks.partition(num_groups - top_k)
+        bound: np.float32 = peaks[num_groups - top_k]
+        return bound
+
+    def _num_kept(self, ordered: Logits, peak: np.float32) -> int:
+        """Count the survivors among ascending logits: the last ones, whatever each sampler keeps.
 
         The probabilities are summed one by one in single precision, as in llama.cpp: where
         logits are equal the rounding decides.
         """
-        settings, size = self._settings, len(candidates)
+        settings, size = self._settings, len(ordered)
         num_kept = min(settings.top_k or size, size)
         if settings.top_p < 1.0:
-            deficits = np.subtract(peak, candidates, out=self._scratch[:size])
-            deficits.sort()
-            weights = deficits[:num_kept]
-            np.exp(np.negative(weights, out=weights), out=weights)
-            sums = np.cumsum(weights, out=self._sums[:num_kept])
+            weights, sums = self._weights[:num_kept], self._sums[:num_kept]
+            np.subtract(ordered[::-1][:num_kept], peak, out=weights)
+            np.exp(weights, out=weights)
+            weights.cumsum(out=sums)
             weights /= sums[-1]
-            np.cumsum(weights, out=sums)
+            weights.cumsum(out=sums)
             num_kept = min(num_kept, int(sums.searchsorted(self._top_p)) + 1)
         if settings.min_p > 0.0:
-            lowest = peak + np.log(np.float32(settings.min_p))
-            mask = np.greater_equal(candidates, lowest, out=self._mask[:size])
-            num_kept = min(num_kept, int(np.count_nonzero(mask)))
+            num_kept = min(num_kept, size - int(ordered.searchsorted(peak + self._log_min_p)))
         return num_kept
-
-    def _largest(self, candidates: Logits, count: int) -> TokenIds:
-        """Return the ascending indices of the `count` largest, the first ones among equals."""
-        size = len(candidates)
-        scratch = self._scratch[:size]
-        np.copyto(scratch, candidates)
-        scratch.partition(size - count)
-        lowest = scratch[size - count]
-        mask = np.greater_equal(candidates, lowest, out=self._mask[:size])
-        indices: TokenIds = mask.nonzero()[0]
-        surplus = len(indices) - count
-        if surplus:
-            equals = (candidates[indices] == lowest).nonzero()[0]
-            indices = np.delete(indices, equals[-surplus:])
-        return indices
 
     def _soften(self, candidates: Logits, peak: np.float32) -> Probabilities:
         """Return the softmax at the temperature.
@@ -208,13 +222,11 @@ class SamplerChain:
         Dividing before subtracting is llama.cpp's order: it rounds differently at low
         temperatures.
         """
-        size = len(candidates)
-        tempered = np.divide(candidates, self._temperature, out=self._scratch[:size])
+        tempered = candidates / self._temperature
         tempered -= peak / self._temperature
-        probabilities = self._probabilities[:size]
-        np.copyto(probabilities, tempered)
+        probabilities = tempered.astype(np.float64)
         np.exp(probabilities, out=probabilities)
-        probabilities /= probabilities.sum()
+        probabilities /= np.add.reduce(probabilities)
         return probabilities
 
 
@@ -232,26 +244,22 @@ class KeyedNoise:
     def __init__(self, vocab_size: int) -> None:
         self._words = np.empty(vocab_size, np.uint64)  # (vocab_size,)
         self._shifted = np.empty(vocab_size, np.uint64)  # (vocab_size,)
-        self._noise = np.empty(vocab_size, np.float64)  # (vocab_size,)
 
     def exponentials(self, seed: int, position: int, token_ids: TokenIds) -> Probabilities:
-        """Return the noise of `(n,)` token ids, all above 0; the array dies at the next call."""
-        size = len(token_ids)
-        words, shifted, noise = self._words[:size], self._shifted[:size], self._noise[:size]
+        """Return the noise of `(n,)` token ids, all above 0."""
+        words, shifted = self._words[: len(token_ids)], self._shifted[: len(token_ids)]
         stream = _mix(_mix(seed) + position * _GOLDEN_GAMMA)
-        np.multiply(token_ids.view(np.uint64), _GOLDEN_GAMMA, out=words)
-        words += (stream + _GOLDEN_GAMMA) & _WORD
-        words ^= np.right_shift(words, 30, out=shifted)
-        words *= _FIRST_MULTIPLIER
-        words ^= np.right_shift(words, 27, out=shifted)
-        words *= _SECOND_MULTIPLIER
-        words ^= np.right_shift(words, 31, out=shifted)
+        np.multiply(token_ids.view(np.uint64), _GAMMA, words)
+        words += np.uint64((stream + _GOLDEN_GAMMA) & _WORD)
+        for shift, multiplier in _ROUNDS:
+            words ^= np.right_shift(words, shift, shifted)
+            words *= multiplier
+        words ^= np.right_shift(words, 31, shifted)
         # Odd multiples of 2^-53 lie strictly between 0 and 1 and are exact in double precision.
-        np.right_shift(words, 11, out=words)
+        words >>= 11
         words |= 1
-        np.multiply(words, 2.0**-53, out=noise)
-        np.log(noise, out=noise)
-        return np.negative(noise, out=noise)
+        noise: Probabilities = -np.log(words * 2.0**-53)
+        return noise
 
 
 def _mix(word: int) -> int:

@@ -123,6 +123,19 @@ class Session:
         self._messages = [m for m in self._messages if m.role == "system"]
         self._spoken.clear()
 
+    def restore(self, system: str | None, turns: Sequence[tuple[str, str]]) -> None:
+        """Go on from this conversation instead: what was said and what was answered, in turns.
+
+        An answer this session gave itself is read again as the tokens it was made of.
+        """
+        self._messages = [Message("system", system)] if system else []
+        for question, answer in turns:
+            self._messages += (Message("user", question), Message("assistant", answer))
+
+    def spell(self, tokens: Sequence[int]) -> Sequence[bytes]:
+        """Return the bytes each token adds to the text; empty for control tokens."""
+        return [self._vocabulary.piece(token) for token in tokens]
+
     def forget(self) -> None:
         """Forget the conversation and all that the models have read: the next answer is cold."""
         self.clear()
@@ -142,7 +155,7 @@ class Session:
             self._messages.pop()
             return
         self._messages.append(Message("assistant", answer.text))
-        pieces = [self._vocabulary.piece(token) for token in answer.tokens]
+        pieces = list(self.spell(answer.tokens))
         tokens = answer.tokens
         if self._vocabulary.is_end(tokens[-1]):
             del pieces[-1]

@@ -123,7 +123,6 @@ class Stats:
         self._loops = LoopFinder(prompt_tokens)
         self._read: PromptRead | None = None
         self._done: GenerationDone | None = None
-        self._all = _Tally()
         self._arms: dict[str, _Tally] = {}
 
     def observe(self, event: Event) -> None:
@@ -131,10 +130,10 @@ class Stats:
         match event:
             case RoundDone():
                 self._loops.add(event.emitted)
-                self._all.add(event)
-                if event.arm not in self._arms:
-                    self._arms[event.arm] = _Tally()
-                self._arms[event.arm].add(event)
+                tally = self._arms.get(event.arm)
+                if tally is None:
+                    tally = self._arms[event.arm] = _Tally()
+                tally.add(event)
             case PromptRead():
                 self._read = event
             case GenerationDone():
@@ -143,21 +142,24 @@ class Stats:
     @property
     def snapshot(self) -> Snapshot:
         """Return the counters so far; it does not change when more events come."""
-        read, done, total = self._read, self._done, self._all
+        read, done = self._read, self._done
+        arms = {name: tally.counts() for name, tally in self._arms.items()}
         return Snapshot(
             prompt_tokens=read.prompt_tokens if read else 0,
             prompt_tokens_reused=read.reused_tokens if read else 0,
-            emitted=total.emitted,
-            rounds=total.rounds,
-            drafted=total.drafted,
-            accepted=total.accepted,
+            emitted=sum(arm.emitted for arm in arms.values()),
+            rounds=sum(arm.rounds for arm in arms.values()),
+            drafted=sum(arm.drafted for arm in arms.values()),
+            accepted=sum(arm.accepted for arm in arms.values()),
             looping=self._loops.num_looping,
             seconds_prompt=read.seconds if read else 0.0,
-            seconds_decode=done.seconds_decode if done else total.seconds,
+            seconds_decode=(
+                done.seconds_decode if done else sum(arm.seconds for arm in arms.values())
+            ),
             seconds_inside=done.seconds_inside if done else None,
             seconds_to_first_token=done.seconds_to_first_token if done else None,
             finish_reason=done.finish_reason if done else None,
-            arms={name: tally.counts() for name, tally in self._arms.items()},
+            arms=arms,
         )
 
 

@@ -22,6 +22,8 @@ from metasd_local.sampling import KeyedNoise, SamplerChain, SamplerSettings, Sur
 # Single precision reaches exp(88): most rows need not be shifted first, which saves a pass.
 _LARGEST_PLAIN_EXPONENT = 40.0
 
+_NOTHING = Survivors(np.empty(0, np.int64), np.empty(0))
+
 Chance: TypeAlias = Callable[[Probabilities], int]
 """Draw a uniform number from [0, 1) and return how many of the ascending edges it reaches."""
 
@@ -38,8 +40,17 @@ class Greedy:
     The penalty applies, the other settings have no effect on the likeliest token.
     """
 
-    def __init__(self, settings: SamplerSettings, vocab_size: int, max_window: int) -> None:
+    def __init__(
+        self,
+        settings: SamplerSettings,
+        vocab_size: int,
+        max_window: int,
+        *,
+        keeps_rows: bool = True,
+    ) -> None:
+        """Without `keeps_rows` the drafters' rows are not copied and there are no overlaps."""
         self._chain = SamplerChain(settings, vocab_size)
+        self._keeps_rows = keeps_rows
         self._drafter_rows = list(np.empty((max_window, vocab_size), np.float32))
         self._drafter_sizes = [0] * max_window
         self._target_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
@@ -54,8 +65,9 @@ class Greedy:
         """Return the drafter's likeliest token."""
         position, size = len(drafted), len(logits)
         _check_position(position, len(self._drafter_sizes))
-        self._drafter_rows[position][:size] = logits
-        self._drafter_sizes[position] = size
+        if self._keeps_rows:
+            self._drafter_rows[position][:size] = logits
+            self._drafter_sizes[position] = size
         return self._chain.likeliest(logits, self._context, drafted)
 
     def verify(self, rows: Logits, draft: Draft) -> Verdict:
@@ -67,6 +79,7 @@ class Greedy:
 
     def overlaps(self, rows: Logits, draft: Draft, num_positions: int) -> Probabilities:
         """Compare the plain softmax of both rows, without the penalty."""
+        assert self._keeps_rows, "overlaps need the drafters' rows"
         overlaps = np.empty(num_positions)  # (num_positions,)
         for i in range(num_positions):
             target_weights, target_sum = _weigh(rows[i], self._target_weights)
@@ -127,9 +140,11 @@ class Coupled:
         return self._laws.overlaps(draft, num_positions)
 
     def _draw(self, law: Survivors, offset: int) -> int:
+        if len(law.token_ids) == 1:
+            return int(law.token_ids[0])
         position = len(self._context) + offset
         noise = self._noise.exponentials(self._seed, position, law.token_ids)
-        return int(law.token_ids[np.divide(law.probabilities, noise, out=noise).argmax()])
+        return int(law.token_ids[(law.probabilities / noise).argmax()])
 
 
 class Match:
@@ -251,25 +266,30 @@ class _Laws:
     """The laws of target and drafter in one round, position by position, until the next one."""
 
     def __init__(self, vocab_size: int, max_window: int) -> None:
+        self._drafters: list[Survivors] = [_NOTHING] * max_window
         # The target also has a law after the last draft token.
-        self._targets = _LawStore(vocab_size, max_window + 1)
-        self._drafters = _LawStore(vocab_size, max_window)
+        self._targets = [_NOTHING] * (max_window + 1)
         self._by_id = np.zeros(vocab_size)  # (vocab_size,) float64, zero between calls
-        self._aligned = np.empty(vocab_size)  # (vocab_size,) float64
-        self.store_target = self._targets.store
-        self.store_drafter = self._drafters.store
+
+    def store_target(self, position: int, law: Survivors) -> None:
+        """Remember the target's law at a position."""
+        self._targets[position] = law
+
+    def store_drafter(self, position: int, law: Survivors) -> None:
+        """Remember the law the draft token at a position is drawn from."""
+        _check_position(position, len(self._drafters))
+        self._drafters[position] = law
 
     def drafter(self, position: int, draft: Draft) -> Survivors:
         """Return the law the draft token at a position was drawn from."""
         if draft.is_point_mass:
             return Survivors(np.array([draft.tokens[position]]), np.ones(1))
-        return self._drafters.law(position)
+        return self._drafters[position]
 
     def align(self, law: Survivors, token_ids: TokenIds) -> Probabilities:
-        """Return the probabilities of `token_ids` under `law`; the array dies at the next call."""
+        """Return the probabilities of `token_ids` under `law`."""
         self._by_id[law.token_ids] = law.probabilities
-        aligned = self._aligned[: len(token_ids)]
-        self._by_id.take(token_ids, out=aligned, mode="clip")
+        aligned = self._by_id[token_ids]
         self._by_id[law.token_ids] = 0.0
         return aligned
 
@@ -277,32 +297,10 @@ class _Laws:
         """Return 1 - TV at the first positions; the target's law must have been stored there."""
         overlaps = np.empty(num_positions)  # (num_positions,)
         for i in range(num_positions):
-            target = self._targets.law(i)
+            target = self._targets[i]
             aligned = self.align(self.drafter(i, draft), target.token_ids)
-            overlaps[i] = np.minimum(target.probabilities, aligned, out=aligned).sum()
+            overlaps[i] = np.add.reduce(np.minimum(target.probabilities, aligned))
         return overlaps
-
-
-class _LawStore:
-    """Laws by position of a draft."""
-
-    def __init__(self, vocab_size: int, num_positions: int) -> None:
-        self._token_ids = np.empty((num_positions, vocab_size), np.int64)
-        self._probabilities = np.empty((num_positions, vocab_size), np.float64)
-        self._sizes = [0] * num_positions
-
-    def store(self, position: int, law: Survivors) -> None:
-        """Copy the law at a position."""
-        _check_position(position, len(self._sizes))
-        size = len(law.token_ids)
-        self._token_ids[position, :size] = law.token_ids
-        self._probabilities[position, :size] = law.probabilities
-        self._sizes[position] = size
-
-    def law(self, position: int) -> Survivors:
-        """Return the law stored at a position."""
-        size = self._sizes[position]
-        return Survivors(self._token_ids[position, :size], self._probabilities[position, :size])
 
 
 def _accept_equal(tokens: Sequence[int], choose: Callable[[int], int]) -> Verdict:

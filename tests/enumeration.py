@@ -222,20 +222,6 @@ def error_of(
     return sum(abs(law.get(tokens, 0.0) - expected.get(tokens, 0.0)) for tokens in law | expected)
 
 
-def p_value(counts: dict[tuple[int, ...], int], law: Law) -> float:
-    """Return the chi-squared test's p-value, by Wilson and Hilferty's approximation."""
-    assert counts.keys() <= law.keys()
-    total = sum(counts.values())
-    chi_squared = sum(
-        (counts.get(tokens, 0) - total * share) ** 2 / (total * share)
-        for tokens, share in law.items()
-    )
-    degrees = len(law) - 1
-    spread = 2 / (9 * degrees)
-    deviation = ((chi_squared / degrees) ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
-    return math.erfc(deviation / math.sqrt(2)) / 2
-
-
 class ScriptedSampler:
     """Draw from the target's law by a given chance; remembers what it drew."""
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
-from metasd_local.cli import Surroundings, main
-from metasd_local.config import Options
+from metasd_local.cli import main
+from metasd_local.cli.surroundings import Surroundings
+from metasd_local.compose import open_pool
 from metasd_local.events import Event, GenerationDone, PromptRead, RoundDone, TextPiece
+from metasd_local.options import Options
 from metasd_local.sampling import SamplerSettings
 from metasd_local.session import Session, Setup
 
@@ -144,6 +146,7 @@ class Shell:
                 stderr=self._stderr,
                 environment=self._environment,
                 open_session=self._open,
+                open_pool=open_pool,
                 names_pool=lambda text: text in ("starter", "big"),
             ),
         )

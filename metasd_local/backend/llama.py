@@ -26,7 +26,7 @@ from metasd_local.protocols import Logits
 
 _BATCH_SIZE = 512
 _MAX_CONTEXT_SIZE = 2**31 - 1
-_FEW_TOKENS = 64
+_FEW_TOKENS = 16
 _NO_ROOM, _ABORTED, _INVALID_BATCH = 1, 2, -1
 
 
@@ -165,7 +165,8 @@ class LlamaModel:
         self._context_size = min(context_size, int(api.llama_n_ctx_seq(self._context)))
         self._batch_size = int(api.llama_n_batch(self._context))
         self._history: list[int] = []
-        self._seconds_inside = 0.0
+        self.seconds_inside = 0.0
+        """Seconds spent inside llama.cpp since the model was opened; read-only to others."""
         self._interrupt = interrupt
         self._should_abort = ctypes.cast(c_library().strlen, api.ggml_abort_callback)
         api.llama_set_abort_callback(self._context, self._should_abort, interrupt.address)
@@ -200,11 +201,6 @@ class LlamaModel:
     def length(self) -> int:
         """Number of tokens in the memory."""
         return len(self._history)
-
-    @property
-    def seconds_inside(self) -> float:
-        """Seconds spent inside llama.cpp since the model was opened."""
-        return self._seconds_inside
 
     def keep_prefix(self, tokens: Sequence[int]) -> int:
         """Rewind to the longest common prefix with `tokens` and return its length.
@@ -252,13 +248,18 @@ class LlamaModel:
             has_rewound = True
         else:
             has_rewound = self._can_rewind and api.llama_memory_seq_rm(self._memory, 0, length, -1)
-        self._seconds_inside += perf_counter() - began
+        self.seconds_inside += perf_counter() - began
         if not has_rewound:
             raise BackendError(
                 f"{self._weights.info.name} cannot forget the last {num_held - length} of its "
                 f"{num_held} tokens; expected a model with attention only: rewind to 0 instead"
             )
         del self._history[length:]
+
+    def use_threads(self, num_threads: int) -> None:
+        """Compute with so many CPU threads from now on."""
+        _check_range("number of threads", num_threads, 1, 1024)
+        api.llama_set_n_threads(self._open_context(), num_threads, num_threads)
 
     def close(self) -> None:
         """Free the memory; harmless when called twice."""
@@ -312,8 +313,10 @@ class LlamaModel:
             len(tokens),
         )
         batch.n_tokens = num_tokens
-        if num_tokens == 1:
-            self._tokens[0], self._positions[0] = tokens[0], start
+        if num_tokens <= _FEW_TOKENS:
+            # Numpy's conversion of a list takes longer than that.
+            for index, token in enumerate(tokens):
+                self._tokens[index], self._positions[index] = token, start + index
         else:
             self._tokens[:num_tokens] = tokens
             self._positions[:num_tokens] = self._ramp[start : start + num_tokens]
@@ -330,7 +333,7 @@ class LlamaModel:
                 address = self._logits_address(context)
             else:
                 api.llama_synchronize(context)
-        self._seconds_inside += perf_counter() - began
+        self.seconds_inside += perf_counter() - began
         if status:
             self._raise_failure(status, num_tokens)
         self._history.extend(tokens)

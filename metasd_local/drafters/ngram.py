@@ -18,6 +18,8 @@ class NgramDrafter:
     (Saxena, 2023, apoorvumang/prompt-lookup-decoding).
     """
 
+    seconds_inside = 0.0
+
     def __init__(self, name: str = "ngram", *, shortest: int = 3, longest: int = 8) -> None:
         self._name = name
         self._shortest = shortest
@@ -30,11 +32,6 @@ class NgramDrafter:
     def name(self) -> str:
         """The arm's name."""
         return self._name
-
-    @property
-    def seconds_inside(self) -> float:
-        """Zero: there is no foreign library."""
-        return 0.0
 
     def begin(self, context: Sequence[int]) -> None:
         """Index `context`; what was indexed before is kept if `context` continues it."""
@@ -63,11 +60,10 @@ class NgramDrafter:
     def observe(self, emitted: Sequence[int]) -> None:
         """Append `emitted` to the index, one entry per token."""
         tokens, shortest, continuations = self._tokens, self._shortest, self._continuations
-        first = max(len(tokens) - shortest, 0)
+        first = max(len(tokens), shortest)
         tokens += emitted
-        # One n-gram fewer than there are: the last one has no continuation yet.
-        shifted = (tokens[first + offset : -1] for offset in range(shortest))
-        for position, gram in enumerate(zip(*shifted, strict=False), first + shortest):
+        for position in range(first, len(tokens)):
+            gram = tuple(tokens[position - shortest : position])
             if gram in continuations:
                 continuations[gram].append(position)
             else:

@@ -23,3 +23,6 @@ POLICIES = (
     PolicySummary("ucb", "MetaSD-UCB, restarted every query (beta=1, reward=bd or be, window=N)"),
     PolicySummary("random", "a drafter drawn at random every round, for comparison (window=N)"),
 )
+
+COMPARED = ("random", "ucb", "ucb:reward=be")
+"""What `metasd bench` compares besides `plain` and every drafter, if nothing else is asked for."""

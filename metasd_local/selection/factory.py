@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from metasd_local.config import MAX_WINDOW
 from metasd_local.errors import UsageError
+from metasd_local.options import MAX_WINDOW
 from metasd_local.protocols import PLAIN, Policy, Reward
 from metasd_local.selection import POLICIES
 from metasd_local.selection.fixed import FixedPolicy

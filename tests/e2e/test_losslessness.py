@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from metasd_local.backend.llama import LlamaModel, LlamaWeights
 from metasd_local.catalogue import read_catalogue
-from metasd_local.compose import open_session
-from metasd_local.config import Options
+from metasd_local.compose import OpenPool, open_pool
 from metasd_local.events import Notice, RoundDone
 from metasd_local.interrupt import Interrupt
-from metasd_local.protocols import Logits
-from metasd_local.sampling import KeyedNoise, SamplerChain, SamplerSettings
+from metasd_local.options import Options
+from metasd_local.selftest.near_ties import explain
 from metasd_local.session import Session
-from tests.near_ties import Scores, explain
 
 PROMPTS = [
     json.loads(line)["prompt"]
@@ -37,11 +33,8 @@ MAX_EXPLAINED_SHARE = 0.05
 Rounds = list[RoundDone]
 
 
-def open_pool(policy: str, scheme: str, temperature: float) -> Session:
-    return open_session(
-        Options(policy=policy, scheme=scheme, temperature=temperature, seed=SEED, threads=1),
-        "starter",
-    )
+def options_of(policy: str, scheme: str, temperature: float) -> Options:
+    return Options(policy=policy, scheme=scheme, temperature=temperature, seed=SEED)
 
 
 def answer(session: Session, prompt: str, seed: int = SEED) -> Rounds:
@@ -59,6 +52,13 @@ def tokens_of(rounds: Rounds) -> list[int]:
 
 
 @pytest.fixture(scope="module")
+def pool() -> Iterator[OpenPool]:
+    opened = open_pool(Options(threads=1), "starter")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
 def target() -> Iterator[LlamaModel]:
     """Return a memory of the starter's target that never saw a draft."""
     weights = LlamaWeights(read_catalogue()["starter"].target)
@@ -66,47 +66,28 @@ def target() -> Iterator[LlamaModel]:
     weights.close()
 
 
-def greedy_scores(row: Logits, _: Sequence[int]) -> Sequence[float]:
-    values: list[float] = row.tolist()
-    return values
-
-
-def coupled_scores(settings: SamplerSettings, vocab_size: int) -> Scores:
-    chain, noise = SamplerChain(settings, vocab_size), KeyedNoise(vocab_size)
-
-    def scores(row: Logits, context: Sequence[int]) -> Sequence[float]:
-        law = chain.survivors(row, context, ())
-        exponentials = noise.exponentials(SEED, len(context), law.token_ids)
-        values = np.full(vocab_size, -np.inf)
-        values[law.token_ids] = np.log(law.probabilities) - np.log(exponentials)
-        listed: list[float] = values.tolist()
-        return listed
-
-    return scores
-
-
 def check_identity(
-    scheme: str, temperature: float, prompts: Sequence[str], target: LlamaModel
+    scheme: str, temperature: float, prompts: Sequence[str], pool: OpenPool, target: LlamaModel
 ) -> None:
-    with closing(open_pool("plain", scheme, temperature)) as session:
-        sampling = session.setup.sampling
-        plain = []
-        prompt_tokens = []
-        for prompt in prompts:
-            plain.append(tokens_of(answer(session, prompt)))
-            prompt_tokens.append(list(session.prompt_tokens))
-    scores = greedy_scores if scheme == "greedy" else coupled_scores(sampling, target.vocab_size)
+    session = pool.session(options_of("plain", scheme, temperature))
+    plain = []
+    prompt_tokens = []
+    for prompt in prompts:
+        session.forget()
+        plain.append(tokens_of(answer(session, prompt)))
+        prompt_tokens.append(list(session.prompt_tokens))
     for policy in POLICIES:
+        options = options_of(policy, scheme, temperature)
+        session, chooser = pool.session(options), pool.scheme(options)
         num_explained = 0
         num_drafted = 0
-        with closing(open_pool(policy, scheme, temperature)) as session:
-            for prompt, own_tokens, own_prompt in zip(prompts, plain, prompt_tokens, strict=True):
-                rounds = answer(session, prompt)
-                num_drafted += sum(done.drafted for done in rounds)
-                divergence = explain(target, scores, own_prompt, own_tokens, rounds)
-                if divergence is not None:
-                    assert divergence.is_near_tie, (policy, prompt, divergence)
-                    num_explained += 1
+        for prompt, own_tokens, own_prompt in zip(prompts, plain, prompt_tokens, strict=True):
+            rounds = answer(session, prompt)
+            num_drafted += sum(done.drafted for done in rounds)
+            if tokens_of(rounds) != own_tokens:
+                found = explain(target, chooser, SEED, own_prompt, own_tokens, rounds)
+                assert found.is_near_tie, (policy, prompt, found)
+                num_explained += 1
         assert num_drafted > 0
         assert num_explained <= MAX_EXPLAINED_SHARE * len(prompts)
 
@@ -115,9 +96,9 @@ def check_identity(
     ("scheme", "temperature"), [("greedy", 0.0), ("coupled", 0.8), ("match", 0.8)]
 )
 def test_every_policy_gives_the_plain_text(
-    scheme: str, temperature: float, target: LlamaModel
+    scheme: str, temperature: float, pool: OpenPool, target: LlamaModel
 ) -> None:
-    check_identity(scheme, temperature, PROMPTS[:5], target)
+    check_identity(scheme, temperature, PROMPTS[:5], pool, target)
 
 
 @pytest.mark.full
@@ -125,30 +106,37 @@ def test_every_policy_gives_the_plain_text(
     ("scheme", "temperature"), [("greedy", 0.0), ("coupled", 0.8), ("match", 0.8)]
 )
 def test_every_policy_gives_the_plain_text_over_all_prompts(
-    scheme: str, temperature: float, target: LlamaModel
+    scheme: str, temperature: float, pool: OpenPool, target: LlamaModel
 ) -> None:
     assert len(PROMPTS) >= 100
-    check_identity(scheme, temperature, PROMPTS, target)
+    check_identity(scheme, temperature, PROMPTS, pool, target)
 
 
 @pytest.mark.parametrize("scheme", ["coupled", "match", "rejection"])
-def test_the_same_seed_gives_the_same_text_and_another_seed_another(scheme: str) -> None:
+def test_the_same_seed_gives_the_same_text_and_another_seed_another(
+    scheme: str, pool: OpenPool
+) -> None:
     texts = []
     for seed in (1, 1, 2):
-        with closing(open_pool("fixed:general", scheme, 0.8)) as session:
-            texts.append([tokens_of(answer(session, prompt, seed)) for prompt in PROMPTS[:2]])
+        session = pool.session(options_of("fixed:general", scheme, 0.8))
+        texts.append([tokens_of(answer(session, prompt, seed)) for prompt in PROMPTS[:2]])
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_a_wrong_text_is_not_explained(target: LlamaModel) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "temperature"), [("greedy", 0.0), ("coupled", 0.8), ("match", 0.8)]
+)
+def test_a_wrong_text_is_not_explained(
+    scheme: str, temperature: float, pool: OpenPool, target: LlamaModel
+) -> None:
     """The rule must refuse a token that the target does not nearly prefer."""
-    with closing(open_pool("fixed:general", "greedy", 0.0)) as session:
-        rounds = answer(session, PROMPTS[0])
-        prompt_tokens = list(session.prompt_tokens)
+    options = options_of("fixed:general", scheme, temperature)
+    session = pool.session(options)
+    rounds = answer(session, PROMPTS[0])
     plain = tokens_of(rounds)
     for position in (0, len(plain) // 2, len(plain) - 1):
         wrong = [*plain[:position], (plain[position] + 1) % 4096]
-        divergence = explain(target, greedy_scores, prompt_tokens, wrong, rounds)
-        assert divergence is not None
+        prompt, chooser = session.prompt_tokens, pool.scheme(options)
+        divergence = explain(target, chooser, SEED, prompt, wrong, rounds)
         assert divergence.position == position
         assert not divergence.is_near_tie

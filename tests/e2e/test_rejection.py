@@ -16,8 +16,8 @@ from metasd_local.interrupt import Interrupt
 from metasd_local.sampling import SamplerChain, SamplerSettings
 from metasd_local.selection.fixed import FixedPolicy
 from metasd_local.selection.rewards import block_efficiency
+from metasd_local.selftest.law import Law, p_value
 from metasd_local.verify import Rejection
-from tests.enumeration import Law, p_value
 from tests.tiny_gguf import write_tiny_gguf
 
 SETTINGS = SamplerSettings(temperature=1.5, top_k=4, top_p=1.0, min_p=0.0)
@@ -97,8 +97,8 @@ def test_rejection_emits_the_targets_law_of_two_tokens(pair: Pair) -> None:
         accepted += num_accepted
     assert 0.1 * NUM_SEEDS < accepted < 2.9 * NUM_SEEDS
     law = pair.law()
-    assert p_value(counts, law) > LEAST_P_VALUE
+    assert p_value([(counts, law)]) > LEAST_P_VALUE
     cooler = {tokens: share**1.2 for tokens, share in law.items()}
     total = sum(cooler.values())
     wrong = {tokens: share / total for tokens, share in cooler.items()}
-    assert p_value(counts, wrong) < LEAST_P_VALUE
+    assert p_value([(counts, wrong)]) < LEAST_P_VALUE

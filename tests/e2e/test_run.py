@@ -19,9 +19,9 @@ import pytest
 
 from metasd_local.catalogue import read_catalogue
 from metasd_local.compose import open_session
-from metasd_local.config import Options
 from metasd_local.errors import IncompatibleVocabulary, ModelError, UsageError
 from metasd_local.events import GenerationDone, Notice, PromptRead, RoundDone
+from metasd_local.options import Options
 from metasd_local.trace import read_trace
 from tests.tiny_gguf import write_tiny_gguf
 
@@ -156,7 +156,7 @@ def test_loading_and_the_first_token_take_two_seconds_of_cpu_after_import() -> N
     """CPU seconds, not seconds of the clock: true on a busy machine too."""
     script = (
         "import resource, metasd_local.compose as compose, metasd_local.template, numpy\n"
-        "from metasd_local.config import Options\n"
+        "from metasd_local.options import Options\n"
         "def used(): u = resource.getrusage(resource.RUSAGE_SELF); return u.ru_utime + u.ru_stime\n"
         "before = used()\n"
         "session = compose.open_session(Options(threads=1))\n"

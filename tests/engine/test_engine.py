@@ -284,3 +284,27 @@ def test_time_inside_a_drafter_is_not_forgotten_when_it_is_dropped() -> None:
     assert "broken" not in engine.arms
     assert seconds == sorted(seconds)
     assert seconds[-1] > 0
+
+
+def test_the_watch_sees_every_verification_and_speaks_through_a_notice() -> None:
+    """Number of tokens and seconds; its text follows the round it came from."""
+    seen: list[tuple[int, float]] = []
+
+    def watch(num_tokens: int, seconds: float) -> str | None:
+        seen.append((num_tokens, seconds))
+        return "slow" if len(seen) == 2 else None
+
+    engine = Engine(
+        target=ScriptedModel(hashed_logits(0, 1.0), vocab_size=VOCAB_SIZE),
+        drafters=[NoDrafter(), NgramDrafter("ngram", shortest=1)],
+        policy=FixedPolicy("ngram", window=3),
+        reward=block_divergence,
+        scheme=Greedy(GREEDY, VOCAB_SIZE, 3),
+        interrupt=Interrupt(),
+        watch=watch,
+    )
+    _, events = run(engine, PROMPT, 20)
+    rounds = [event for event in events if isinstance(event, RoundDone)]
+    assert seen == [(each.drafted + 1, each.verify_s) for each in rounds]
+    place = events.index(Notice("slow"))
+    assert events[place - 1] is rounds[1]

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from metasd_local.cli import DONE, FAILED, INTERRUPTED
-from metasd_local.config import MAX_RUN_TOKENS
+from metasd_local.cli.surroundings import DONE, FAILED, INTERRUPTED
 from metasd_local.errors import BackendError, ModelError
 from metasd_local.events import Notice, TextPiece
+from metasd_local.options import MAX_RUN_TOKENS
 from metasd_local.sampling import SamplerSettings
 from metasd_local.trace import read_trace
 from tests.scripted_session import (

@@ -11,8 +11,8 @@ from typing import cast
 import pytest
 
 from metasd_local import __version__
-from metasd_local.cli import DONE, WRONG_USAGE
-from metasd_local.config import Options
+from metasd_local.cli.surroundings import DONE, WRONG_USAGE
+from metasd_local.options import Options
 from tests.scripted_session import Shell, Terminal
 
 

@@ -7,15 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from metasd_local.config import (
-    MAX_SEED,
-    OPTIONS,
-    Options,
-    config_path,
-    load_options,
-    nearest_hint,
-)
+from metasd_local.config import config_path, load_options
 from metasd_local.errors import ConfigError, UsageError
+from metasd_local.options import MAX_SEED, OPTIONS, Options, nearest_hint
 
 TABLE = {option.name: option for option in OPTIONS}
 

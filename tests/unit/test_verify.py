@@ -193,6 +193,17 @@ def test_overlaps_are_one_minus_total_variation(
         assert scheme.overlaps(rows, draft, 0).shape == (0,)
 
 
+def test_a_drafter_that_is_not_compared_leaves_no_rows() -> None:
+    """The same verdict; asking for overlaps is a defect."""
+    scheme = Greedy(GREEDY, VOCAB_SIZE, MAX_WINDOW, keeps_rows=False)
+    scheme.begin(0, [0])
+    token = scheme.draft(peaked(3)[0], [])
+    draft = Draft([token], is_point_mass=False)
+    assert scheme.verify(peaked(3, 1), draft) == Verdict(1, 1, "bonus")
+    with pytest.raises(AssertionError, match="drafters' rows"):
+        scheme.overlaps(peaked(3, 1), draft, 1)
+
+
 @pytest.mark.parametrize("name", ["coupled", "rejection"])
 def test_identical_laws_accept_everything(name: str) -> None:
     """A drafter equal to the target is never rejected, and overlaps it fully."""

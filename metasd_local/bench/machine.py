@@ -1,0 +1,111 @@
+"""What a bench ran on, and whether something else ran beside it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+MOST_OTHER_CORES = 0.1
+"""Other processes' use of the CPU, in cores, beyond which a machine is not idle."""
+MOST_SPREAD = 0.10
+"""Median difference between repeated plain runs beyond which a machine is not idle."""
+
+
+def describe_machine(root: Path = Path("/")) -> dict[str, Any]:
+    """Return the CPU's name, the cores, the memory and the operating system.
+
+    root: where `proc` lies.
+    """
+    cpu = platform.processor() or platform.machine()
+    for line in _read(root / "proc/cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            cpu = value.strip()
+            break
+    memory_bytes = None
+    for line in _read(root / "proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            memory_bytes = int(line.split()[1]) * 1024
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "memory_bytes": memory_bytes,
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def describe_build() -> dict[str, str | None]:
+    """Return the version of llama-cpp-python and the commit of this checkout, if it is one."""
+    try:
+        llama_cpp = version("llama-cpp-python")
+    except PackageNotFoundError:
+        llama_cpp = None
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        commit = found.stdout.strip() or None
+    except OSError:
+        commit = None
+    return {"llama_cpp": llama_cpp, "commit": commit}
+
+
+class BusyMeter:
+    """Measure how much of the CPU other processes use from now on.
+
+    Known on Linux only, by /proc/stat; time stolen by a hypervisor counts as use by others.
+    """
+
+    def __init__(self, clock: Callable[[], float], root: Path = Path("/")) -> None:
+        self._clock = clock
+        self._root = root
+        self._started_s = clock()
+        self._busy_s = self._all_busy_s()
+        self._own_s = _own_s()
+
+    def other_cores(self) -> float | None:
+        """Return the cores other processes kept busy on average, None if it cannot be known."""
+        now_s = self._all_busy_s()
+        elapsed_s = self._clock() - self._started_s
+        if now_s is None or self._busy_s is None or elapsed_s <= 0:
+            return None
+        return max((now_s - self._busy_s) - (_own_s() - self._own_s), 0.0) / elapsed_s
+
+    def _all_busy_s(self) -> float | None:
+        words = _read(self._root / "proc/stat").partition("\n")[0].split()
+        if len(words) < 9 or words[0] != "cpu":
+            return None
+        user, nice, system, _, _, interrupt, soft_interrupt, steal = map(int, words[1:9])
+        busy = user + nice + system + interrupt + soft_interrupt + steal
+        return busy / os.sysconf("SC_CLK_TCK")
+
+
+def judge_idleness(other_cores: float | None, spread: float | None) -> tuple[bool, str]:
+    """Tell whether the machine was idle, and what was seen.
+
+    spread: how much the slowest of repeated plain runs of a prompt exceeds the fastest, median
+    over prompts.
+    """
+    seen = []
+    if other_cores is not None:
+        seen.append(f"other processes used {other_cores:.2f} cores")
+    if spread is not None:
+        seen.append(f"repeated plain runs differ by {spread:.0%}")
+    is_idle = (other_cores or 0.0) <= MOST_OTHER_CORES and (spread or 0.0) <= MOST_SPREAD
+    return is_idle and bool(seen), ", ".join(seen) or "nothing is known of other load"
+
+
+def _own_s() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

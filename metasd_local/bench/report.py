@@ -1,0 +1,269 @@
+"""The tables of a benchmark: for a terminal, for an issue and for the README."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any, TypeAlias
+
+from metasd_local.errors import UsageError
+
+COLUMNS = 79
+UNKNOWN = "\N{EN DASH}"
+_SHARES = {
+    "accepted": "acceptance_rate",
+    "overhead": "overhead_share",
+    "possible": "of_possible",
+    "best arm": "best_arm_share",
+}
+_NOTES = (
+    "Speed-up: tokens/s ÷ plain's, ± half the 95 % interval. All: geometric mean of valid domains. "
+    "Of best: ÷ tokens/s of each domain's best single arm and window, plain among them. Worst: the "
+    "lowest speed-up. Length: tokens a round. Accepted: of the drafted tokens. Overhead: time "
+    "outside llama.cpp. Possible: ÷ the speed-up the cost curve allows for the same rounds. "
+    "Best arm: rounds it played. From length on, means over the domains. Loops: tokens that repeat "
+    "the answer, with plain; they count in no other figure."
+)
+_Row: TypeAlias = Mapping[str, Any]
+
+
+def table_lines(document: Mapping[str, Any]) -> list[str]:
+    """Return the report for a terminal; only a very long name makes a line exceed COLUMNS."""
+    lines = _wrap(", ".join(f"{name} {value}" for name, value in _facts(document)))
+    for title, rows in _tables(document).items():
+        lines += ["", title, *_columns(rows)]
+    for remark in (*_remarks(document), _NOTES):
+        lines += ["", *_wrap(remark)]
+    return lines
+
+
+def report_block(document: Mapping[str, Any]) -> str:
+    """Return all there is to know as Markdown, to be pasted into an issue."""
+    facts = [f"- {name}: {_escape(value)}" for name, value in _facts(document)]
+    return "\n".join(["### metasd bench", "", *facts, "", markdown_tables(document)])
+
+
+def markdown_tables(document: Mapping[str, Any]) -> str:
+    """Return the tables and remarks as Markdown, ended by a line that says how to repeat them."""
+    parts = []
+    for title, rows in _tables(document).items():
+        header, *body = ["| " + " | ".join(map(_escape, row)) + " |" for row in rows]
+        parts.append("\n".join([f"**{title}**", "", header, "|---" * len(rows[0]) + "|", *body]))
+    parts += [_escape(remark) for remark in (*_remarks(document), _NOTES)]
+    command, commit, prompts = (
+        _text(document[key]).replace("`", "'") for key in ("command", "commit", "prompts_hash")
+    )
+    parts.append(f"Measured with `{command}`, commit `{commit}`, prompts `{prompts[:12]}`.")
+    return "\n\n".join(parts) + "\n"
+
+
+def readme_table(document: Mapping[str, Any]) -> str:
+    """Return the speed-ups as one Markdown table, and in a sentence what they were measured on.
+
+    Of the long answers if any domain has valid ones, else of the short ones.
+    """
+    tables = _tables(document)
+    has_long = any(total["speedup"] is not None for total in document["summary"].values())
+    titles = [title for title in tables if title.startswith("Speed-up over plain")]
+    title = titles[0] if has_long else titles[-1]
+    header, *body = (
+        [*speed, *details]
+        for speed, details in zip(
+            tables[title],
+            _shares(tables[title.replace("Speed-up over plain", "Details")]),
+            strict=True,
+        )
+    )
+    rows = ["| " + " | ".join(map(_escape, row)) + " |" for row in (header, *body)]
+    facts = dict(_facts(document))
+    said = ("pool", "machine", "threads", "temperature", "scheme", "most tokens", "idle", "commit")
+    sentence = ", ".join(f"{name} {_escape(facts[name])}" for name in said if name in facts)
+    command = facts["command"].replace("`", "'")
+    return "\n".join(
+        [
+            f"{title}:",
+            "",
+            rows[0],
+            "|---" * len(header) + "|",
+            *rows[1:],
+            "",
+            f"`{command}`: {sentence}.",
+            "",
+        ]
+    )
+
+
+def _shares(details: Sequence[Sequence[str]]) -> Iterator[Sequence[str]]:
+    """Yield what the README shows of the details, for every row of the speed-ups."""
+    chosen = [details[0].index(name) for name in ("of best", "accepted", "overhead")]
+    header, *rows = ([row[index] for index in chosen] for row in details)
+    yield header
+    yield from [[""] * len(chosen)] * 2  # answers and loops
+    yield from rows
+
+
+def replace_block(readme_text: str, name: str, block: str) -> str:
+    """Put `block` between `<!-- bench: NAME -->` and the next `<!-- end -->` of a text.
+
+    Raises UsageError unless there is exactly one such place.
+    """
+    pattern = rf"(<!-- bench: {re.escape(name)} -->\n).*?(<!-- end -->)"
+    replaced, count = re.subn(
+        pattern, lambda match: match[1] + block + match[2], readme_text, flags=re.DOTALL
+    )
+    if count != 1:
+        raise UsageError(
+            f"found {count} places for the table {name!r}, expected one: "
+            f"a line <!-- bench: {name} --> before it and a line <!-- end --> after it"
+        )
+    return replaced
+
+
+def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    machine, prompts = document["machine"], document["prompts_hash"]
+    memory_bytes = machine["memory_bytes"]
+    facts = {
+        "acceptance": "EMULATED" if document["emulated"] else None,
+        "pool": document["pool"],
+        "machine": machine["cpu"],
+        "cores": machine["cores"],
+        "memory": memory_bytes and f"{memory_bytes / 2**30:.1f} GiB",
+        "system": machine["system"],
+        **{key: document[key] for key in ("device", "threads", "scheme", "temperature")},
+        "most tokens": document["max_tokens"],
+        "llama-cpp-python": document["llama_cpp"],
+        **{key: document[key] for key in ("commit", "command")},
+        "prompts": prompts and prompts[:12],
+        "idle": f"{'yes' if document['idle'] else 'NO'} ({document['idle_detail']})",
+    }
+    return [(name, _text(value)) for name, value in facts.items() if value is not None]
+
+
+def _remarks(document: Mapping[str, Any]) -> list[str]:
+    """Return what has to be said besides the tables, warnings first."""
+    remarks = [f"Warning: {warning}" for warning in document["warnings"]]
+    if not document["idle"]:
+        remarks.insert(0, f"Warning: the machine was not idle: {document['idle_detail']}")
+    if any(map(is_invalid, document["results"])):
+        remarks.append("* not valid: more than 10 % of the tokens are loops.")
+    if document["ceiling"] is not None:
+        remarks.append(
+            "The best arm of every domain is "
+            f"{document['ceiling']:.2f} times as fast as the best single arm."
+        )
+    for what, key in (("verify n tokens", "cost_curve"), ("draft a token", "drafter_costs")):
+        costs = document[key] or {}
+        if costs:
+            shown = ", ".join(f"{name}: {1000 * cost:.3g}" for name, cost in costs.items())
+            remarks.append(f"Milliseconds to {what}: {shown}.")
+    return [_text(remark) for remark in remarks]
+
+
+def _tables(document: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+    """Return cells by title; the first row and the first column of a table are headings."""
+    tables = _group_tables(document["results"], document["summary"], "")
+    best = [["domain", "best arm", "window", "tokens/s", "speed-up"]]
+    for row in document["best"]:
+        speeds = _number("{:.1f}", row["tokens_per_second"]), _number("{:.2f}", row["speedup"])
+        best.append([row["domain"], row["arm"], _number("{}", row["window"]), *speeds])
+    tables["Best in hindsight"] = best
+    short = [
+        {**row["short"], "policy": row["policy"], "domain": row["domain"]}
+        for row in document["results"]
+    ]
+    summary = {policy: total.get("short", {}) for policy, total in document["summary"].items()}
+    tables |= _group_tables(short, summary, ", answers under 128 tokens")
+    return {
+        title: [[_text(cell) for cell in row] for row in rows]
+        for title, rows in tables.items()
+        if rows[1:]
+    }
+
+
+def _group_tables(
+    results: Sequence[_Row], summary: Mapping[str, _Row], suffix: str
+) -> dict[str, list[list[str]]]:
+    cells: dict[str, dict[str, _Row]] = {}
+    for row in results:
+        cells.setdefault(row["policy"], {})[row["domain"]] = row
+    measured = [row for row in results if row["prompts"]]
+    domains = list(dict.fromkeys(row["domain"] for row in measured))
+    speed = [["policy", *domains, "all"]]
+    details = [["policy", "of best", "worst", "length", *_SHARES]]
+    for policy, by_domain in cells.items() if measured else ():
+        rows = [by_domain.get(domain, {}) for domain in domains]
+        if not details[1:]:
+            for name, form, key in (
+                ("answers", "{}", "prompts"),
+                ("loops", "{:.0%}", "loop_share"),
+            ):
+                speed.append([name, *(_number(form, row.get(key)) for row in rows), ""])
+        total = summary.get(policy, {})
+        speed.append([policy, *map(_speedup, rows), _speedup(total)])
+        of_best = _with_interval(total.get("of_oracle"), total.get("of_oracle_interval"))
+        worst = _number("{:.2f}", total.get("of_plain_worst"))
+        length = _number("{:.2f}", _mean(rows, "mean_accepted_length"))
+        shares = (_number("{:.0%}", _mean(rows, key)) for key in _SHARES.values())
+        details.append([policy, of_best, worst, length, *shares])
+    return {f"Speed-up over plain{suffix}": speed, f"Details{suffix}": details}
+
+
+def is_invalid(row: Mapping[str, Any]) -> bool:
+    """Tell whether too many tokens of a result are loops."""
+    return row.get("is_valid") is False
+
+
+def _speedup(row: _Row) -> str:
+    return _with_interval(row.get("speedup"), row.get("interval")) + "*" * is_invalid(row)
+
+
+def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    half = f"±{(interval[1] - interval[0]) / 2:.2f}" if value is not None and interval else ""
+    return _number("{:.2f}", value) + half
+
+
+def _mean(rows: Sequence[_Row], key: str) -> float | None:
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return fmean(values) if values else None
+
+
+def _number(form: str, value: float | None) -> str:
+    return UNKNOWN if value is None else form.format(value)
+
+
+def _text(value: object) -> str:
+    """Return a value as text that cannot steer a terminal."""
+    text = UNKNOWN if value is None else str(value)
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([\\|*<`])", r"\\\1", text)
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, COLUMNS, break_long_words=False, break_on_hyphens=False)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align cells; columns that do not fit go below, the first one repeated."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    blocks: list[list[int]] = []
+    used = COLUMNS
+    for index in range(1, len(widths)):
+        if used + 2 + widths[index] > COLUMNS:
+            blocks.append([])
+            used = widths[0]
+        blocks[-1].append(index)
+        used += 2 + widths[index]
+    lines = []
+    for block in blocks:
+        lines += ["", *(_aligned(row, widths, block) for row in rows)]
+    return lines[1:]
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int], block: Sequence[int]) -> str:
+    cells = [row[0].ljust(widths[0]), *(row[index].rjust(widths[index]) for index in block)]
+    return "  ".join(cells).rstrip()

@@ -1,0 +1,133 @@
+"""`metasd run`: one answer."""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from metasd_local.cli.output import Output
+from metasd_local.cli.surroundings import DONE, INTERRUPTED, Interrupts, Surroundings
+from metasd_local.errors import MetasdError, UsageError
+from metasd_local.events import PromptRead
+from metasd_local.options import MAX_RUN_TOKENS, Options
+from metasd_local.stats import Snapshot, Stats, summary_line
+from metasd_local.trace import TraceWriter
+
+if TYPE_CHECKING:
+    from metasd_local.session import Setup
+
+# A drawn seed is short enough to be typed again.
+NUM_DRAWN_SEEDS = 1_000_000
+
+
+def run(options: Options, words: Sequence[str], around: Surroundings) -> int:
+    """Answer once."""
+    pool, prompt = _read_prompt(words, around)
+    is_drawn = options.seed is None
+    seed = secrets.randbelow(NUM_DRAWN_SEEDS) if options.seed is None else options.seed
+    output = Output(around, streams=not options.json)
+    stats = Stats()
+    with ExitStack() as stack:
+        trace = stack.enter_context(TraceWriter(Path(options.trace))) if options.trace else None
+        interrupts = stack.enter_context(Interrupts())
+
+        def on_progress(share: float) -> bool:
+            output.progress("loading", share)
+            return not interrupts.has_happened
+
+        stack.callback(output.end)
+        try:
+            session = around.open_session(options, pool, on_progress=on_progress)
+        except MetasdError:
+            if interrupts.has_happened:
+                return INTERRUPTED
+            raise
+        stack.callback(session.close)
+        interrupts.stop = session.interrupt
+        if interrupts.has_happened:
+            return INTERRUPTED
+        events = session.send(prompt, seed=seed, max_tokens=options.max_tokens or MAX_RUN_TOKENS)
+        for event in events:
+            if interrupts.has_happened:
+                # `send` forgets what was asked before it started.
+                session.interrupt()
+            if isinstance(event, PromptRead):
+                stats.begin(session.prompt_tokens)
+            stats.observe(event)
+            output.show(event)
+            if trace is not None:
+                trace.write(event)
+        output.end()
+        if options.json:
+            document = _result(output, session.setup, seed, stats.snapshot)
+            around.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+            around.stdout.flush()
+        else:
+            shows_seed = is_drawn and session.setup.sampling.temperature > 0
+            output.line(summary_line(stats.snapshot, seed if shows_seed else None))
+    return INTERRUPTED if stats.snapshot.finish_reason == "cancelled" else DONE
+
+
+def _read_prompt(words: Sequence[str], around: Surroundings) -> tuple[str | None, str]:
+    """Return the pool, if one was named, and the prompt with what came through a pipe."""
+    if len(words) > 2:
+        raise UsageError(
+            f"found {len(words)} words, expected [POOL] PROMPT; put the prompt in quotes"
+        )
+    stdin = around.stdin
+    is_piped = stdin is not None and not stdin.closed and not stdin.isatty()
+    prompt = words[-1] if words else ""
+    piped = _read_text(stdin) if stdin is not None and (is_piped or prompt == "-") else ""
+    if prompt == "-":
+        prompt = ""
+    pool = words[0] if len(words) == 2 else None
+    if len(words) == 1 and prompt and around.names_pool(prompt):
+        pool, prompt = prompt, ""
+    prompt = "\n\n".join(part for part in (prompt, piped) if part.strip())
+    if not prompt:
+        example = f"metasd run {pool} " if pool else "metasd run "
+        raise UsageError(
+            f'no prompt; type {example}"...", or send one through a pipe (see metasd run --help)'
+        )
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the prompt is no UTF-8 text: {error.reason}") from error
+    return pool, prompt
+
+
+def _read_text(stdin: TextIO) -> str:
+    try:
+        if isinstance(stdin, io.TextIOWrapper):
+            return str(stdin.buffer.read(), "utf-8")
+        return stdin.read()
+    except ValueError as error:
+        raise UsageError(f"stdin is no UTF-8 text: {error}") from error
+
+
+def _result(output: Output, setup: Setup, seed: int, snapshot: Snapshot) -> dict[str, Any]:
+    sampling = setup.sampling
+    return {
+        "text": output.answer,
+        "reasoning": output.reasoning,
+        "finish_reason": snapshot.finish_reason,
+        "pool": setup.pool,
+        "policy": setup.policy,
+        "seed": seed,
+        "scheme": setup.scheme,
+        "sampling": {
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "min_p": sampling.min_p,
+            "repeat_penalty": sampling.repeat_penalty,
+        },
+        "device": setup.device,
+        "threads": setup.threads,
+        "stats": snapshot.to_json(),
+    }

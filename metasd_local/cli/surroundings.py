@@ -1,0 +1,97 @@
+"""What a command finds around it: streams, environment, Ctrl-C, and the way to the models."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from metasd_local.config import costs_path
+
+if TYPE_CHECKING:
+    from metasd_local.compose import OpenPool
+    from metasd_local.session import Session
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the process finds around it: streams, environment, and the way to a session."""
+
+    stdin: TextIO | None
+    stdout: TextIO
+    stderr: TextIO
+    environment: Mapping[str, str]
+    open_session: Callable[..., Session]
+    """`compose.open_session`."""
+    open_pool: Callable[..., OpenPool]
+    """`compose.open_pool`."""
+    names_pool: Callable[[str], bool]
+    """`plan.names_pool`."""
+    arguments: Sequence[str] = ()
+    """What was typed."""
+
+
+def process_surroundings() -> Surroundings:
+    """Return those of this process; make its streams replace what they cannot encode."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            encoding = None if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="replace")
+
+    # Imported when they are needed: `metasd --help` needs none of it.
+    def open_session(*arguments: Any, **keywords: Any) -> Session:
+        from metasd_local.compose import open_session
+
+        return open_session(*arguments, **keywords, costs_path=costs_path(os.environ))
+
+    def open_pool(*arguments: Any, **keywords: Any) -> OpenPool:
+        from metasd_local.compose import open_pool
+
+        return open_pool(*arguments, **keywords, costs_path=costs_path(os.environ))
+
+    def names_pool(text: str) -> bool:
+        from metasd_local.plan import names_pool
+
+        return names_pool(text)
+
+    return Surroundings(
+        stdin=sys.stdin,
+        stdout=sys.stdout,
+        stderr=sys.stderr,
+        environment=os.environ,
+        open_session=open_session,
+        open_pool=open_pool,
+        names_pool=names_pool,
+        arguments=sys.argv[1:],
+    )
+
+
+class Interrupts:
+    """Turn the first Ctrl-C into a request to stop; the second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.has_happened = False
+        self.stop: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> Interrupts:
+        self._previous = signal.getsignal(signal.SIGINT)
+        # A process in the background was told to ignore Ctrl-C, and goes on doing so.
+        if self._previous != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+
+    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
+        # Python's own handler would have to wait until llama.cpp returns.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        self.has_happened = True
+        self.stop()

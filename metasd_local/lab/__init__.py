@@ -1,0 +1,1 @@
+"""Instruments for studying drafter selection away from real pools; nothing here answers users."""

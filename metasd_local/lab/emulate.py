@@ -1,0 +1,319 @@
+"""Emulated acceptance on real compute: what the models say is computed, then ignored.
+
+Real: every decode call of target and drafters, catch-up, rewinding, the engine, the policy and
+what the scheme does with each logits row it would look at, BD included. Emulated: whether a
+drafter's token is right, one draw per (prompt, drafter, position), made before the answer and
+shared by all policies. Not paid: the n-gram index, and making text of tokens. The context is
+random tokens, so experts of a mixture are chosen as by no text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from metasd_local.bench.prompts import Prompt
+from metasd_local.drafters.model import ModelDrafter
+from metasd_local.drafters.none import NoDrafter
+from metasd_local.engine import Engine
+from metasd_local.errors import Cancelled, UsageError
+from metasd_local.events import Event, FinishReason, GenerationDone, PromptRead, RoundDone
+from metasd_local.interrupt import Interrupt
+from metasd_local.lab.profile import NgramLookup, Profile
+from metasd_local.protocols import (
+    NGRAM,
+    PLAIN,
+    Draft,
+    Drafter,
+    Logits,
+    Policy,
+    Probabilities,
+    Reward,
+    Scheme,
+    TokenModel,
+    Verdict,
+)
+from metasd_local.selection.factory import make_policy, policy_window
+from metasd_local.selection.specification import parse_policy
+
+NUM_PSEUDO_POSITIONS = 64
+"""Positions before the answer that have indicators too: -64 to -1, the prompt's last tokens."""
+_NO_DRAFT = Draft(tokens=(), is_point_mass=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ArmFate:
+    """How one drafter fares at every position, the first of which is -NUM_PSEUDO_POSITIONS."""
+
+    probabilities: Probabilities
+    """Chance that the drafter's token is right."""
+    is_right: Sequence[bool]
+    has_match: Sequence[bool]
+    """Whether the drafter has anything to propose; always, except for prompt lookup."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatedAnswer:
+    """One prompt and all that is decided about its answer beforehand."""
+
+    prompt: Sequence[int]
+    tokens: Sequence[int]
+    """Emitted token ids by position."""
+    fates: Mapping[str, ArmFate]
+
+
+def draw_answer(
+    profile: Profile, prompt: Prompt, *, vocab_size: int, num_tokens: int, seed: int
+) -> EmulatedAnswer:
+    """Draw a prompt and an answer of `num_tokens`; the same arguments draw the same ones."""
+
+    def rng(purpose: str) -> np.random.Generator:
+        return np.random.default_rng([seed, *f"{prompt.domain}/{prompt.text}/{purpose}".encode()])
+
+    # A bench warms up with a prompt of no domain.
+    values = profile.domains.get(prompt.domain) or next(iter(profile.domains.values()))
+    rng_tokens = rng("tokens")
+    prompt_tokens = rng_tokens.integers(vocab_size, size=profile.prompt_tokens).tolist()
+    tokens = rng_tokens.integers(vocab_size, size=num_tokens).tolist()
+    fates = {
+        name: _model_fate(values.acceptance[name], num_tokens, rng(f"drafter {name}"))
+        for name in profile.drafters
+    }
+    if profile.has_ngram:
+        fates[NGRAM] = _ngram_fate(values.ngram or NgramLookup(), num_tokens, rng(NGRAM))
+    return EmulatedAnswer(prompt_tokens, tokens, fates)
+
+
+def _model_fate(parts: Sequence[float], num_tokens: int, rng: np.random.Generator) -> ArmFate:
+    # The prompt is like the first part of the answer.
+    part = np.arange(-NUM_PSEUDO_POSITIONS, num_tokens).clip(0) * len(parts) // num_tokens
+    probabilities = np.take(parts, part)
+    is_right = rng.random(len(part)) < probabilities
+    return ArmFate(probabilities, is_right.tolist(), [True] * len(part))
+
+
+def _ngram_fate(lookup: NgramLookup, num_tokens: int, rng: np.random.Generator) -> ArmFate:
+    num_positions = NUM_PSEUDO_POSITIONS + num_tokens
+    draws = rng.random((num_positions, 4))
+    is_redrawn = draws[:, 0] < 1 / lookup.run_tokens
+    run_starts = np.maximum.accumulate(np.where(is_redrawn, np.arange(num_positions), 0))
+    is_copied = draws[run_starts, 1] < lookup.copied_share
+    probabilities = np.where(is_copied, lookup.copied_acceptance, lookup.acceptance)
+    has_match = is_copied | (draws[:, 2] < lookup.match)
+    is_right = draws[:, 3] < probabilities
+    return ArmFate(probabilities, is_right.tolist(), has_match.tolist())
+
+
+class EmulatedScheme:
+    """Do the work of a real scheme, then judge drafts by what was decided beforehand.
+
+    Every row the real scheme would read is given to it as a row of its own, so that what it pays
+    per token is paid: with `Greedy` the likeliest token of each row, on both sides.
+    """
+
+    def __init__(self, real: Scheme, answer: EmulatedAnswer) -> None:
+        self._real = real
+        self._answer = answer
+        self._context: Sequence[int] = ()
+        self._arm = PLAIN
+        self._verified_from = 0
+
+    def begin(self, seed: int, context: list[int]) -> None:
+        """Start the answer, whose prompt is `context`."""
+        self._context = context
+        self._real.begin(seed, context)
+
+    def is_drafting(self, arm: str) -> bool:
+        """Take the drafts that follow as those of `arm`; tell if it has any at this position."""
+        self._arm = arm
+        return self._answer.fates[arm].has_match[self._position() + NUM_PSEUDO_POSITIONS]
+
+    def drafted_token(self, offset: int) -> int:
+        """Return the drafter's token `offset` positions after the context."""
+        position = self._position() + offset
+        token = self._answer.tokens[position]
+        if self._answer.fates[self._arm].is_right[position + NUM_PSEUDO_POSITIONS]:
+            return token
+        return 0 if token else 1
+
+    def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
+        """Let the real scheme draw, and return the token that was decided on."""
+        self._real.draft(logits, drafted)
+        return self.drafted_token(len(drafted))
+
+    def verify(self, rows: Logits, draft: Draft) -> Verdict:
+        """Accept up to the first token that is wrong."""
+        self._verified_from = position = self._position()
+        own_tokens = self._answer.tokens
+        verify = self._real.verify
+        for i, token in enumerate(draft.tokens):
+            verify(rows[i : i + 1], _NO_DRAFT)
+            if token != own_tokens[position + i]:
+                return Verdict(i, own_tokens[position + i], "recovered")
+        num_drafted = len(draft.tokens)
+        verify(rows[num_drafted:], _NO_DRAFT)
+        return Verdict(num_drafted, own_tokens[position + num_drafted], "bonus")
+
+    def overlaps(self, rows: Logits, draft: Draft, num_positions: int) -> Probabilities:
+        """Let the real scheme compare the laws, and return the profile's probabilities."""
+        for i in range(num_positions):
+            single = Draft(draft.tokens[i : i + 1], draft.is_point_mass)
+            self._real.overlaps(rows[i : i + 1], single, 1)
+        first = self._verified_from + NUM_PSEUDO_POSITIONS
+        return self._answer.fates[self._arm].probabilities[first : first + num_positions]
+
+    def _position(self) -> int:
+        return len(self._context) - len(self._answer.prompt)
+
+
+class _EmulatedModelDrafter(ModelDrafter):
+    """The real drafter; it only tells the scheme whose draft it is."""
+
+    def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
+        """Draw up to `window` tokens one by one."""
+        assert isinstance(scheme, EmulatedScheme)
+        scheme.is_drafting(self.name)
+        return super().propose(context, window, scheme)
+
+
+class _EmulatedNgramDrafter(NoDrafter):
+    """Prompt lookup without an index."""
+
+    name = NGRAM
+
+    def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
+        """Copy `window` tokens; none if nothing matches."""
+        assert isinstance(scheme, EmulatedScheme)
+        num_tokens = window if scheme.is_drafting(NGRAM) else 0
+        tokens = [scheme.drafted_token(offset) for offset in range(num_tokens)]
+        return Draft(tokens, is_point_mass=True)
+
+
+def emulated_prompts(profile: Profile, num_per_domain: int) -> tuple[Prompt, ...]:
+    """Return pseudo prompts: their texts only tell them apart."""
+    return tuple(
+        Prompt(domain, f"emulated prompt {number}")
+        for number in range(1, num_per_domain + 1)
+        for domain in profile.domains
+    )
+
+
+class Emulation:
+    """Decode pseudo prompts of a profile with real models, from cold memories every time.
+
+    models: a token model for every drafter of the profile; they may share weights.
+    scheme: what is paid per logits row; it must take the widest window of any policy.
+    window: what holds for a policy that names none.
+    The same prompt has the same tokens, answer and drafts under every policy.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        target: TokenModel,
+        models: Mapping[str, TokenModel],
+        scheme: Scheme,
+        interrupt: Interrupt,
+        window: int | None = None,
+        seed: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.prompt_tokens: Sequence[int] = ()
+        self._profile = profile
+        self._target = target
+        self._models = {name: models[name] for name in profile.drafters}
+        self._scheme = scheme
+        self._interrupt = interrupt
+        self._window = window
+        self._seed = seed
+        self._clock = clock
+
+    @property
+    def label(self) -> str:
+        """Return what every table of these figures must say."""
+        return f"emulated acceptance, profile {self._profile.name}"
+
+    @property
+    def arms(self) -> Sequence[str]:
+        """Return the names of the drafters."""
+        return (*self._profile.drafters, *([NGRAM] * self._profile.has_ngram))
+
+    def make_policy(self, text: str, seed: int = 0) -> tuple[Policy, Reward]:
+        """Return the policy typed as `text` and its reward; raise UsageError if it cannot be."""
+        specification = parse_policy(text)
+        if specification.drafter not in (None, PLAIN, *self.arms):
+            raise UsageError(
+                f"--policy {text}: profile {self._profile.name} has no drafter "
+                f"{specification.drafter!r}; expected one of {', '.join(self.arms)}"
+            )
+        return make_policy(specification, policy_window(specification, self._window), seed)
+
+    def decode(self, policy: str, prompt: Prompt, max_tokens: int) -> Iterator[Event]:
+        """Yield the events of one answer of exactly `max_tokens`, if nobody interrupts it.
+
+        Raises UsageError if the policy cannot be, or the answer does not fit into the context.
+        """
+        needed = self._profile.prompt_tokens + max_tokens
+        if needed > self._target.context_size:
+            raise UsageError(
+                f"profile {self._profile.name}: prompt and answer need {needed} tokens, the "
+                f"context has {self._target.context_size}; raise --ctx or lower --max-tokens"
+            )
+        models = (self._target, *self._models.values())
+        answer = draw_answer(
+            self._profile,
+            prompt,
+            vocab_size=min(model.vocab_size for model in models),
+            num_tokens=max_tokens,
+            seed=self._seed,
+        )
+        self.prompt_tokens = answer.prompt
+        engine = self._make_engine(policy, answer)
+        for model in models:
+            model.rewind(0)
+        started_s = self._clock()
+        read_s = first_token_s = None
+        inside_s = 0.0
+        reason: FinishReason = "length"
+        try:
+            for event in engine.generate(
+                answer.prompt, seed=self._seed, max_tokens=max_tokens, count_kept=lambda _: None
+            ):
+                if isinstance(event, PromptRead):
+                    read_s, inside_s = self._clock(), engine.seconds_inside
+                elif isinstance(event, RoundDone) and first_token_s is None:
+                    first_token_s = self._clock() - started_s
+                yield event
+        except Cancelled:
+            reason = "cancelled"
+        yield GenerationDone(
+            finish_reason=reason,
+            seconds_to_first_token=first_token_s,
+            seconds_decode=0.0 if read_s is None else self._clock() - read_s,
+            seconds_inside=0.0 if read_s is None else engine.seconds_inside - inside_s,
+        )
+
+    def _make_engine(self, policy_text: str, answer: EmulatedAnswer) -> Engine:
+        # Every prompt has its own, so that a random policy does not repeat itself on all of them.
+        policy_seed = sum(answer.prompt) + self._seed
+        policy, reward = self.make_policy(policy_text, policy_seed)
+        drafters: list[Drafter] = [NoDrafter()]
+        for name, model in self._models.items():
+            drafters.append(
+                _EmulatedModelDrafter(name, model, target_vocab_size=self._target.vocab_size)
+            )
+        if self._profile.has_ngram:
+            drafters.append(_EmulatedNgramDrafter())
+        return Engine(
+            target=self._target,
+            drafters=drafters,
+            policy=policy,
+            reward=reward,
+            scheme=EmulatedScheme(self._scheme, answer),
+            interrupt=self._interrupt,
+            clock=self._clock,
+        )

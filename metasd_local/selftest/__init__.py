@@ -1,0 +1,98 @@
+"""The self-test behind `metasd verify`: does this machine decode this pool losslessly.
+
+Runs the sessions a user runs. Greedy, `coupled` and `match` must give plain decoding's tokens,
+`rejection` the target's own law.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+from metasd_local.errors import Cancelled
+from metasd_local.options import Options
+from metasd_local.protocols import PLAIN
+from metasd_local.selftest.identity import (
+    NUM_LAYERS,
+    PROMPTS,
+    STOPPED,
+    Comparison,
+    OpenedPool,
+    answer,
+    compare_all,
+    policies,
+    tokens_of,
+    variants,
+)
+from metasd_local.selftest.rejection import LawTest, sample_laws
+from metasd_local.selftest.report import SelfTest
+from metasd_local.session import Session
+
+_SHARE_OF_IDENTITY = 0.6
+_FEWEST_TOKENS, _MOST_TOKENS = 8, 64
+
+
+def verify_pool(
+    pool: OpenedPool,
+    options: Options,
+    *,
+    minutes: float = 3.0,
+    clock: Callable[[], float] = time.perf_counter,
+    on_progress: Callable[[float], bool] = lambda _: True,
+) -> SelfTest:
+    """Compare as much as about `minutes` allow; of `options` policy, scheme and stops are replaced.
+
+    on_progress: told the share of the time that is over, in [0, 1]; the test is cancelled when it
+    returns False.
+    Raises UsageError, BackendError and Cancelled.
+    """
+    began_s = clock()
+
+    def is_over(share: float) -> bool:
+        passed = (clock() - began_s) / (60 * minutes)
+        if not on_progress(min(passed, 1.0)):
+            raise Cancelled(STOPPED)
+        return passed >= share
+
+    seed = options.seed or 0
+    schemes = variants(pool, dataclasses.replace(options, policy=PLAIN, stop=None))
+    num_cases = len(schemes) * len(policies(pool))
+    case_s = 60 * minutes * _SHARE_OF_IDENTITY / num_cases
+    max_tokens = _affordable_tokens(pool.session(schemes["greedy"]), case_s, clock)
+    comparisons: list[Comparison] = []
+    for comparison in compare_all(pool, schemes, seed=seed, max_tokens=max_tokens):
+        comparisons.append(comparison)
+        if is_over(_SHARE_OF_IDENTITY):
+            break
+    laws: list[LawTest] = []
+    for laws in sample_laws(pool, list(schemes.values())[-1], seed=seed):  # noqa: B007
+        if is_over(1.0):
+            break
+    setup = pool.session(schemes["greedy"]).setup
+    left_out = [*setup.notices]
+    num_left = num_cases * NUM_LAYERS - len(comparisons)
+    if num_left:
+        left_out.append(f"{num_left:,} of {num_cases * NUM_LAYERS:,} answers, for want of time")
+    reached = {comparison.scheme for comparison in comparisons}
+    left_out += [f"{scheme}, for want of time" for scheme in schemes if scheme not in reached]
+    drafting = {law.drafter for law in laws if law.drafted}
+    names = [drafter.name for drafter in pool.drafters if drafter.name not in drafting]
+    left_out += [f"rejection with {name}, which drafted nothing" for name in names]
+    return SelfTest(
+        pool=setup.pool,
+        seed=seed,
+        seconds=clock() - began_s,
+        max_tokens=max_tokens,
+        comparisons=comparisons,
+        laws=laws,
+        left_out=left_out,
+    )
+
+
+def _affordable_tokens(session: Session, seconds: float, clock: Callable[[], float]) -> int:
+    """Return how long an answer may be to take `seconds`, by the time of a short one."""
+    began_s = clock()
+    tokens = tokens_of(answer(session, PROMPTS[0], 0, _FEWEST_TOKENS))
+    token_s = max(clock() - began_s, 1e-9) / len(tokens)
+    return max(_FEWEST_TOKENS, min(_MOST_TOKENS, int(seconds / token_s)))

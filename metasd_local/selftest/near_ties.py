@@ -1,0 +1,137 @@
+"""When a text may differ from plain decoding: a floating-point tie, shown and not assumed.
+
+llama.cpp computes a row with other kernels in a wider batch, so its last digits differ, and the
+choice can flip between two tokens that are almost equal. A divergence counts as such a tie only
+if the gap between the two tokens is no larger than the change of that gap between the two batch
+widths, measured there on a memory that never saw a draft.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from metasd_local.events import RoundDone
+from metasd_local.protocols import Draft, Logits, Scheme, TokenModel
+
+_NO_DRAFT = Draft(tokens=(), is_point_mass=True)
+_SHARES = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0)
+_NUM_BISECTIONS = 8
+_LEAST_CHANGE = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The first position at which a text differs from the plain one."""
+
+    position: int
+    """Counts from 0 at the first emitted token."""
+    gap: float
+    """By how much the logits of the two tokens would have to move apart for the other choice.
+
+    Infinite if no such move along the measured change makes the scheme choose so.
+    """
+    gap_change: float
+    """By how much they do move when the text is read in batches as wide as the round's."""
+
+    @property
+    def is_near_tie(self) -> bool:
+        """Tell whether rounding explains the divergence."""
+        return self.gap <= self.gap_change
+
+
+def first_difference(plain: Sequence[int], other: Sequence[int]) -> int | None:
+    """Return the first position where the texts differ, None if they are equal."""
+    for position, (mine, theirs) in enumerate(zip(plain, other, strict=False)):
+        if mine != theirs:
+            return position
+    return None if len(plain) == len(other) else min(len(plain), len(other))
+
+
+def explain(
+    model: TokenModel,
+    scheme: Scheme,
+    seed: int,
+    prompt: Sequence[int],
+    plain: Sequence[int],
+    rounds: Sequence[RoundDone],
+) -> Divergence:
+    """Measure the first divergence of the rounds' text from the plain one; they must differ.
+
+    `scheme` makes the target's choices again; `model` is emptied first.
+    """
+    other = [token for done in rounds for token in done.emitted]
+    position = first_difference(plain, other)
+    assert position is not None
+    if position >= min(len(plain), len(other)):
+        return Divergence(position, np.inf, 0.0)  # one of them ended without an end token
+    row, width = _place_in_batch(rounds, position)
+    said = plain[:position]
+    single = _read_singly(model, prompt, said)
+    change = _read_widely(model, prompt, said, row, width) - single[-1]
+
+    def chooses(share: float) -> int:
+        """Return the scheme's choice if the row moves by a share of its measured change."""
+        context = list(prompt)
+        scheme.begin(seed, context)
+        # A scheme may keep a state from draw to draw.
+        for own, token in zip(single, said, strict=False):
+            scheme.verify(own[None], _NO_DRAFT)
+            context.append(token)
+        moved = single[-1] + np.float32(share) * change
+        return scheme.verify(moved[None], _NO_DRAFT).next_token
+
+    pair = plain[position], other[position]
+    gap_change = max(float(abs(change[pair[0]] - change[pair[1]])), _LEAST_CHANGE)
+    share = max(_least_share(chooses, token) for token in pair)
+    return Divergence(position, share * gap_change, gap_change)
+
+
+def _place_in_batch(rounds: Sequence[RoundDone], position: int) -> tuple[int, int]:
+    """Return the row that chose the token at `position`, and the width of its batch."""
+    start = 0
+    for done in rounds:
+        if position < start + len(done.emitted):
+            return position - start, done.drafted + 1
+        start += len(done.emitted)
+    raise AssertionError("a position behind the text")
+
+
+def _read_singly(model: TokenModel, prompt: Sequence[int], said: Sequence[int]) -> list[Logits]:
+    """Return the rows after the prompt and after every token said, as plain decoding does."""
+    model.rewind(0)
+    model.feed(prompt[:-1], 0)
+    return [model.feed([token], 1)[0].copy() for token in (prompt[-1], *said)]
+
+
+def _read_widely(
+    model: TokenModel, prompt: Sequence[int], said: Sequence[int], row: int, width: int
+) -> Logits:
+    """Return the row after everything said, read in batches of `width`, where it is number `row`.
+
+    What follows the row in its batch cannot reach it: any tokens of the same number will do.
+    """
+    model.rewind(0)
+    model.feed(prompt[:-1], 0)
+    tokens = [prompt[-1], *said]
+    last = len(tokens) - row - 1
+    model.feed(tokens[: last % width], 0)
+    for start in range(last % width, last, width):
+        model.feed(tokens[start : start + width], 0)
+    batch = [*tokens[last:], *[tokens[-1]] * (width - row - 1)]
+    found: Logits = model.feed(batch, width - row)[0].copy()
+    return found
+
+
+def _least_share(chooses: Callable[[float], int], token: int) -> float:
+    """Return the least share of the change, either way, at which `token` is chosen."""
+    if chooses(0.0) == token:
+        return 0.0
+    found = (far * way for far in _SHARES for way in (1, -1) if chooses(far * way) == token)
+    near, far = 0.0, next(found, np.inf)
+    for _ in range(_NUM_BISECTIONS if np.isfinite(far) else 0):
+        middle = (near + far) / 2
+        near, far = (near, middle) if chooses(middle) == token else (middle, far)
+    return abs(far)

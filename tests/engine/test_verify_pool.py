@@ -1,0 +1,331 @@
+"""The self-test on scripted models: it passes what is sound and finds what is broken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import count
+
+import numpy as np
+import pytest
+
+from metasd_local.backend.scripted import ScriptedModel, ScriptedVocabulary
+from metasd_local.drafters.model import ModelDrafter
+from metasd_local.drafters.ngram import NgramDrafter
+from metasd_local.drafters.none import NoDrafter
+from metasd_local.engine import Engine
+from metasd_local.errors import Cancelled
+from metasd_local.interrupt import Interrupt
+from metasd_local.options import Options
+from metasd_local.protocols import Draft, Drafter, Logits, Scheme, Verdict
+from metasd_local.sampling import SamplerChain, SamplerSettings
+from metasd_local.selection.factory import make_policy, policy_window
+from metasd_local.selection.specification import parse_policy
+from metasd_local.selftest import verify_pool
+from metasd_local.selftest.report import SelfTest
+from metasd_local.session import Session, Setup
+from metasd_local.template import ChatTemplate
+from metasd_local.verify import Chance, Coupled, Greedy, Match, Rejection, seeded_chance
+from tests.enumeration import take
+
+VOCABULARY = ScriptedVocabulary(("<|end|>", "<|user|>", "<|assistant|>"))
+SIZE = VOCABULARY.size
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
+    "{% endfor %}<|assistant|>"
+)
+LONG, SHORT = 120.0, 60.0
+"""Seconds of a clock that advances by one whenever it is read: about once per answer."""
+
+
+@cache
+def target_rule(tokens: tuple[int, ...]) -> Logits:
+    """Return logits that favour eight letters, depending on every token read."""
+    rng = np.random.default_rng([hash(tokens) % 2**32])
+    row = np.full(SIZE, -9.0, np.float32)
+    row[97:105] = rng.normal(size=8) * 2
+    if rng.random() < 0.03:  # two that almost tie
+        row[97] = row.max() + 1.0
+        row[98] = row[97] - 2e-4
+    return row
+
+
+@cache
+def drafter_rule(tokens: tuple[int, ...]) -> Logits:
+    """Return logits like the target's."""
+    rng = np.random.default_rng([7, hash(tokens) % 2**32])
+    row = target_rule(tokens).copy()
+    row[97:107] += (rng.normal(size=10) * 1.5).astype(np.float32)
+    row[105:107] += 8.0  # now and then the drafter likes what the target never says
+    return row
+
+
+class Forgetful(ScriptedModel):
+    """Forgets one token too few when it rewinds, and says nothing of it."""
+
+    def rewind(self, length: int) -> None:
+        """Keep the first of the tokens to forget instead of the last one to keep."""
+        if 0 < length < len(self._tokens):
+            self._tokens[length - 1] = self._tokens[length]
+        super().rewind(length)
+
+
+class Rounding(ScriptedModel):
+    """Computes batches with other last digits."""
+
+    digits = 1e-3
+
+    def feed(self, tokens: Sequence[int], num_rows: int) -> Logits:
+        """Append and return rows that depend on the width of the batch."""
+        rows = super().feed(tokens, num_rows)
+        noise = np.random.default_rng(len(tokens)).normal(size=SIZE) * self.digits
+        return rows + noise.astype(np.float32) if len(tokens) > 1 else rows
+
+
+class Coarse(Rounding):
+    """Computes batches that have little to do with single tokens."""
+
+    digits = 1.0
+
+
+class Sampler:
+    """Draws from the target's law."""
+
+    def __init__(self, settings: SamplerSettings) -> None:
+        self._chain = SamplerChain(settings, SIZE)
+        self._chance: Chance = seeded_chance(0)
+
+    def begin(self, seed: int, context: Sequence[int]) -> None:
+        """Seed."""
+        self._chance = seeded_chance(seed)
+
+    def sample(self, logits: Logits) -> int:
+        """Draw."""
+        return take(self._chain.survivors(logits, (), ()), self._chance)
+
+
+class Lenient:
+    """Accepts one token too many in one round of a hundred."""
+
+    def __init__(self, scheme: Scheme, rng: np.random.Generator) -> None:
+        self._scheme = scheme
+        self._rng = rng
+        self.begin, self.draft, self.overlaps = scheme.begin, scheme.draft, scheme.overlaps
+
+    def verify(self, rows: Logits, draft: Draft) -> Verdict:
+        """Judge, mostly."""
+        verdict = self._scheme.verify(rows, draft)
+        if verdict.accepted == len(draft.tokens) or self._rng.random() > 0.01:
+            return verdict
+        return Verdict(verdict.accepted + 1, verdict.next_token, "recovered")
+
+
+class WrongRejection(Rejection):
+    """Draws the token after a rejection from the target's law."""
+
+    def verify(self, rows: Logits, draft: Draft) -> Verdict:
+        """Forget that there is a residual."""
+        verdict = super().verify(rows, draft)
+        if verdict.next_kind == "bonus":
+            return verdict
+        empty = Draft((), is_point_mass=True)
+        return Verdict(
+            verdict.accepted,
+            super().verify(rows[verdict.accepted :][:1], empty).next_token,
+            "recovered",
+        )
+
+
+SchemeMaker = Callable[[SamplerSettings, int], Scheme]
+SCHEMES: dict[str, SchemeMaker] = {
+    "greedy": lambda settings, window: Greedy(settings, SIZE, window),
+    "coupled": lambda settings, window: Coupled(settings, SIZE, window),
+    "match": lambda settings, _: Match(Sampler(settings), settings, SIZE),
+    "rejection": lambda settings, window: Rejection(settings, SIZE, window),
+}
+
+
+def lenient(name: str) -> SchemeMaker:
+    """Return a maker of a scheme that accepts too much, in all sessions together."""
+    rng = np.random.default_rng(5)
+    return lambda settings, window: Lenient(SCHEMES[name](settings, window), rng)
+
+
+@dataclass
+class ScriptedPool:
+    """A pool whose parts can be broken."""
+
+    target: ScriptedModel = field(
+        default_factory=lambda: ScriptedModel(target_rule, vocab_size=SIZE)
+    )
+    drafters: Sequence[Drafter] = field(
+        default_factory=lambda: [
+            ModelDrafter(
+                "code", ScriptedModel(drafter_rule, vocab_size=SIZE), target_vocab_size=SIZE
+            ),
+            NgramDrafter("ngram"),
+        ]
+    )
+    makers: dict[str, SchemeMaker] = field(default_factory=dict)
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    notices: tuple[str, ...] = ()
+
+    def session(self, options: Options) -> Session:
+        """Make a session as the composition root does."""
+        specification = parse_policy(options.policy or "ucb")
+        window = policy_window(specification, options.window)
+        policy, reward = make_policy(specification, window, options.seed)
+        settings, name = self._settle(options)
+        engine = Engine(
+            target=self.target,
+            drafters=[NoDrafter(), *self.drafters],
+            policy=policy,
+            reward=reward,
+            scheme=self.scheme(options),
+            interrupt=self.interrupt,
+        )
+        return Session(
+            setup=Setup("scripted", "", name, settings, "CPU", 1, (), 4096, self.notices),
+            engine=engine,
+            vocabulary=VOCABULARY,
+            template=ChatTemplate(TEMPLATE, VOCABULARY),
+            interrupt=self.interrupt,
+            resources=ExitStack(),
+        )
+
+    def scheme(self, options: Options) -> Scheme:
+        """Make a scheme."""
+        settings, name = self._settle(options)
+        return {**SCHEMES, **self.makers}[name](settings, options.window or 16)
+
+    def _settle(self, options: Options) -> tuple[SamplerSettings, str]:
+        temperature = 0.8 if options.temperature is None else options.temperature
+        name = options.scheme or "coupled"
+        if temperature == 0.0 and name != "match":
+            name = "greedy"
+        return SamplerSettings(temperature), name
+
+
+def ticking() -> Callable[[], float]:
+    """Return a clock that advances by a second whenever it is read."""
+    ticks: Iterator[int] = count()
+    return lambda: float(next(ticks))
+
+
+def check(pool: ScriptedPool, seconds: float = SHORT, options: Options | None = None) -> SelfTest:
+    found = verify_pool(pool, options or Options(), minutes=seconds / 60, clock=ticking())
+    assert all(len(line) <= 79 for line in found.lines())
+    json.dumps(found.to_json(), allow_nan=False)
+    return found
+
+
+def test_a_sound_pool_passes_and_says_what_was_compared() -> None:
+    shares: list[float] = []
+
+    def note(share: float) -> bool:
+        shares.append(share)
+        return True
+
+    pool = ScriptedPool()
+    found = verify_pool(pool, Options(), minutes=SHORT / 60, clock=ticking(), on_progress=note)
+    record = found.to_json()
+    assert record["ok"]
+    assert record["failures"] == record["near_ties"] == []
+    assert record["checked_tokens"] == record["identical"] > 500
+    assert {c.scheme for c in found.comparisons} == {"greedy", "coupled at 0.8", "match at 0.8"}
+    assert {c.policy for c in found.comparisons} == {"fixed:code", "fixed:ngram", "ucb", "random"}
+    assert {c.window for c in found.comparisons} == {None, 16, 1}
+    assert len({c.seed for c in found.comparisons}) > 1
+    for law in record["rejection"]:
+        assert 0 < law["accepted"] < law["drafted"]
+        assert law["p_value"] > 1e-4
+    assert any("answers, for want of time" in line for line in found.lines())
+    assert found.lines()[-1].startswith("scripted: ok")
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+@pytest.mark.parametrize("name", ["greedy", "coupled", "match"])
+def test_a_scheme_that_accepts_too_much_in_one_round_of_a_hundred_is_found(name: str) -> None:
+    found = check(ScriptedPool(makers={name: lenient(name)})).to_json()
+    assert not found["ok"]
+    assert {failure["scheme"].split()[0] for failure in found["failures"]} == {name}
+    for failure in found["failures"]:
+        assert failure["gap"] is None or failure["gap"] > failure["gap_change"]
+        assert "is not plain decoding's and no tie" in failure["text"]
+
+
+def test_a_target_that_forgets_too_few_tokens_is_found() -> None:
+    found = check(ScriptedPool(target=Forgetful(target_rule, vocab_size=SIZE))).to_json()
+    assert not found["ok"]
+    assert {"greedy", "coupled at 0.8"} <= {failure["scheme"] for failure in found["failures"]}
+
+
+@pytest.mark.parametrize("mistake", ["leniency", "residual"])
+def test_a_rejection_that_bends_the_law_is_found(mistake: str) -> None:
+    makers: dict[str, SchemeMaker] = {
+        "leniency": lenient("rejection"),
+        "residual": lambda settings, window: WrongRejection(settings, SIZE, window),
+    }
+    found = check(ScriptedPool(makers={"rejection": makers[mistake]}), LONG).to_json()
+    assert [f["scheme"] for f in found["failures"]] == ["rejection"] * len(found["failures"])
+    assert "code" in {failure["drafter"] for failure in found["failures"]}
+    assert "do not follow the target's law" in found["failures"][0]["text"]
+
+
+def test_ties_between_batch_widths_are_explained_with_their_gaps() -> None:
+    found = check(ScriptedPool(target=Rounding(target_rule, vocab_size=SIZE))).to_json()
+    assert found["ok"]
+    assert found["near_ties"]
+    assert found["identical"] == found["checked_tokens"] - len(found["near_ties"])
+    for tie in found["near_ties"]:
+        assert 0.0 <= tie["gap"] <= tie["gap_change"] < 0.01
+        assert isinstance(tie["position"], int)
+
+
+def test_a_device_on_which_everything_is_a_tie_does_not_pass() -> None:
+    found = check(ScriptedPool(target=Coarse(target_rule, vocab_size=SIZE))).to_json()
+    assert any("ties among" in failure["text"] for failure in found["failures"])
+
+
+def test_a_drafter_that_fails_is_reported() -> None:
+    model = ScriptedModel(drafter_rule, vocab_size=SIZE, fails_at=120)
+    drafter = ModelDrafter("code", model, target_vocab_size=SIZE)
+    found = check(ScriptedPool(drafters=[drafter])).to_json()
+    assert any("scripted failure" in failure["text"] for failure in found["failures"])
+
+
+def test_what_the_pool_and_the_time_leave_out_is_said() -> None:
+    found = check(ScriptedPool(drafters=[], notices=("drafter big is not used",)), 4.0)
+    record = found.to_json()
+    assert record["ok"]
+    assert record["rejection"] == []
+    assert "drafter big is not used" in record["left_out"]
+    assert "match at 0.8, for want of time" in record["left_out"]
+    assert all(f"left out: {what}" in found.lines() for what in record["left_out"])
+
+
+def test_a_pool_that_recommends_another_temperature_is_tried_at_both() -> None:
+    found = check(ScriptedPool(), SHORT, Options(temperature=0.5))
+    schemes = {comparison.scheme for comparison in found.comparisons}
+    assert schemes == {
+        "greedy",
+        *("coupled at 0.5", "coupled at 0.8", "match at 0.5", "match at 0.8"),
+    }
+
+
+def test_the_user_can_end_it_within_an_answer_and_between_two() -> None:
+    pool = ScriptedPool()
+    with pytest.raises(Cancelled):
+        verify_pool(pool, Options(), clock=ticking(), on_progress=lambda share: share < 0.1)
+
+    def interrupted(tokens: tuple[int, ...]) -> Logits:
+        pool.interrupt.set()
+        return target_rule(tokens)
+
+    pool.target = ScriptedModel(interrupted, vocab_size=SIZE, interrupt=pool.interrupt)
+    with pytest.raises(Cancelled):
+        verify_pool(pool, Options(), clock=ticking())

@@ -1,0 +1,177 @@
+"""The cost curve, and how it is measured."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from metasd_local.costs import (
+    CURVE_SIZES,
+    CostCurve,
+    RunningCosts,
+    measure_curve,
+    read_curve,
+    write_curve,
+)
+from metasd_local.errors import ContextFull
+from metasd_local.protocols import Logits
+from tests.bench_runs import FakeClock
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "seconds"), [(1, 1.0), (2, 1.5), (3, 2.0), (4, 4.0), (5, 6.0), (9, 14.0)]
+)
+def test_between_and_beyond_the_points_the_curve_is_straight(
+    num_tokens: int, seconds: float
+) -> None:
+    """Linear between neighbours, the last slope goes on."""
+    assert CostCurve({1: 1.0, 3: 2.0, 4: 4.0}).seconds(num_tokens) == pytest.approx(seconds)
+
+
+def test_a_single_point_is_a_constant() -> None:
+    """Nothing better is known."""
+    assert CostCurve({1: 0.5}).seconds(7) == 0.5
+
+
+class SlowTarget:
+    """A target whose time to verify n tokens is known, but for one disturbed sweep."""
+
+    vocab_size, seconds_inside = 50, 0.0
+
+    def __init__(self, clock: FakeClock, context_size: int) -> None:
+        self.context_size = context_size
+        self.length = 0
+        self.rewinds: list[int] = []
+        self._clock = clock
+        self._num_single = 0
+
+    def feed(self, tokens: Sequence[int], num_rows: int) -> Logits:
+        """Take 1 + n / 10 milliseconds, in the second sweep a hundred times as long."""
+        assert self.length + len(tokens) <= self.context_size
+        assert num_rows in (0, len(tokens))
+        assert max(tokens) < self.vocab_size
+        self.length += len(tokens)
+        self._num_single += len(tokens) == 1
+        disturbance = 100 if self._num_single == 2 else 1
+        self._clock.now_s += 1e-3 * (1 + len(tokens) / 10) * disturbance
+        return None  # type: ignore[return-value]
+
+    def rewind(self, length: int) -> None:
+        """Forget."""
+        self.length = length
+        self.rewinds.append(length)
+
+    def keep_prefix(self, tokens: object) -> int:
+        raise AssertionError
+
+    def close(self) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("budget_s", [0.0, 1.0])
+def test_the_curve_is_the_median_of_several_sweeps(budget_s: float) -> None:
+    """A disturbed sweep does not show, and the memory is left empty."""
+    clock = FakeClock()
+    target = SlowTarget(clock, 512)
+    curve = measure_curve(target, depth=64, budget_s=budget_s, clock=clock)
+    assert tuple(curve.points) == CURVE_SIZES
+    for size, seconds in curve.points.items():
+        assert seconds == pytest.approx(1e-3 * (1 + size / 10))
+    assert target.length == 0
+
+
+def test_sizes_beyond_the_context_are_left_out() -> None:
+    """A small context has a short curve."""
+    clock = FakeClock()
+    curve = measure_curve(SlowTarget(clock, 20), depth=10, budget_s=0.0, clock=clock)
+    assert max(curve.points) == 9
+
+
+def test_a_target_that_fails_is_not_measured() -> None:
+    """Its error reaches the caller."""
+
+    class FullTarget(SlowTarget):
+        def feed(self, tokens: Sequence[int], num_rows: int) -> Logits:
+            raise ContextFull("full")
+
+    clock = FakeClock()
+    with pytest.raises(ContextFull):
+        measure_curve(FullTarget(clock, 512), depth=8, budget_s=0.0, clock=clock)
+
+
+def test_a_kept_curve_is_found_again(tmp_path: Path) -> None:
+    """By its key alone, beside others, readable by its owner only."""
+    path = tmp_path / "metasd" / "costs.json"
+    first, second = CostCurve({1: 0.5, 2: 0.75}), CostCurve({1: 0.25})
+    write_curve(path, "one", first)
+    write_curve(path, "two", second)
+    assert read_curve(path, "one") == first
+    assert read_curve(path, "two") == second
+    assert read_curve(path, "three") is None
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in path.parent.iterdir()] == ["costs.json"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"one": 3}', '{"one": {}}', '{"one": {"1": "x"}}', '{"one": {"0": 1}}'],
+)
+def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, content: str) -> None:
+    """It only saves time, and the next measurement mends it."""
+    path = tmp_path / "costs.json"
+    path.write_text(content, encoding="utf-8")
+    assert read_curve(path, "one") is None
+    write_curve(path, "one", CostCurve({1: 0.5}))
+    assert read_curve(path, "one") == CostCurve({1: 0.5})
+    assert json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_curve_that_cannot_be_kept_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The measurement it comes from is worth more."""
+    (tmp_path / "file").touch()
+    write_curve(tmp_path / "file" / "costs.json", "one", CostCurve({1: 0.5}))
+    assert "not kept" in caplog.text
+
+
+def test_running_costs_know_nothing_before_the_first_call() -> None:
+    """Unless they were measured before."""
+    assert RunningCosts().seconds(1) is None
+    assert RunningCosts(CostCurve({1: 0.5, 2: 0.6})).seconds(2) == 0.6
+
+
+def test_running_costs_converge_and_scale_what_was_not_seen() -> None:
+    """Calls half as fast as the curve said: all of the curve doubles."""
+    costs = RunningCosts(CostCurve({1: 0.1, 2: 0.2, 4: 0.3}))
+    rng = random.Random(0)
+    for _ in range(200):
+        costs.observe(1, 0.2 * rng.uniform(0.9, 1.1))
+    assert costs.seconds(1) == pytest.approx(0.2, rel=0.05)
+    assert costs.seconds(4) == pytest.approx(0.6, rel=0.05)
+
+
+def test_one_slow_call_hardly_changes_an_estimate() -> None:
+    """A hiccup of a thousand times the usual counts as one of twice."""
+    costs = RunningCosts(CostCurve({1: 0.1}))
+    costs.observe(1, 100.0)
+    assert costs.seconds(1) == pytest.approx(0.11)
+    assert costs.slowdown() == 1.0
+
+
+def test_slowness_that_lasts_is_noticed_and_growth_is_not() -> None:
+    """Eight calls at ten times the cost, against a context that grows slowly."""
+    collapsed = RunningCosts(CostCurve({1: 0.1}))
+    for _ in range(8):
+        collapsed.observe(1, 1.0)
+    assert collapsed.slowdown() > 5.0
+    collapsed.begin_anew()
+    assert collapsed.slowdown() == 1.0
+    growing = RunningCosts(CostCurve({1: 0.1}))
+    for number in range(1000):
+        growing.observe(1, 0.1 * (1 + number / 100))
+        assert growing.slowdown() < 2.0
