@@ -19,7 +19,7 @@ from metasd_local.backend.llama_sampler import LlamaSampler
 from metasd_local.backend.loader import Loader
 from metasd_local.backend.threads import default_num_threads
 from metasd_local.catalogue import DrafterEntry, Pool
-from metasd_local.costs import CostCurve, RunningCosts, read_curve, write_curve
+from metasd_local.costs import SLOW, CostCurve, RunningCosts, read_curve, write_curve
 from metasd_local.drafters.model import ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
 from metasd_local.drafters.none import NoDrafter
@@ -38,8 +38,6 @@ from metasd_local.verify import Coupled, Greedy, Match, Rejection
 
 LARGEST_DEFAULT_CONTEXT = 8192
 SMALLEST_DEFAULT_CONTEXT = 512
-SLOWED_DOWN = 5.0
-"""How much longer calls take when threads that wait for each other lack a processor."""
 MAX_ROWS = 33
 """Most logits rows of the target: the widest batch of a measured cost curve."""
 
@@ -131,14 +129,13 @@ class OpenPool:
     def _watch(self, num_tokens: int, seconds: float) -> str | None:
         """Learn the cost of a verification; give up a thread if the machine has become busy."""
         self.costs.observe(num_tokens, seconds)
-        slowdown = self.costs.slowdown()
         num_threads = self._loader.num_threads
-        if slowdown < SLOWED_DOWN or num_threads == 1:
+        if not self.costs.is_slow or num_threads == 1:
             return None
         self.costs.begin_anew()
         self._loader.use_threads(num_threads - 1)
         return (
-            f"decoding has become {slowdown:.0f} times slower, something else uses the processor: "
+            f"decoding has become over {SLOW:.0f} times slower, something else uses the processor; "
             f"going on with {num_threads - 1} of {num_threads} threads"
         )
 

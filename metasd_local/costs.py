@@ -6,7 +6,6 @@ import json
 import logging
 import os
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,10 +116,12 @@ def _read_all(path: Path) -> dict[str, Any]:
 
 PRIOR_SHAPE = CostCurve({1: 1.0, 2: 1.6, 4: 2.4, 8: 4.0, 16: 7.0})
 """V(n) / V(1) as on few cores, where drafts pay least: what holds until something is measured."""
-LEARNING_RATE = 0.1
+LEARNING_RATE, SLOW_LEARNING_RATE = 0.1, 0.01
 MOST_CHANGE = 2.0
 """One call moves an estimate no more than a call that took this many times as long, or short."""
-NUM_RECENT = 8
+SLOW = 5.0
+"""How much longer calls take when threads that wait for each other lack a processor."""
+NUM_SLOW = 8
 
 
 class RunningCosts:
@@ -133,7 +134,7 @@ class RunningCosts:
         self._is_measured = curve is not None
         self._shape = curve or PRIOR_SHAPE
         self._estimates: dict[int, float] = {}
-        self._ratios: deque[float] = deque(maxlen=NUM_RECENT)
+        self._num_slow = 0
 
     def seconds(self, num_tokens: int) -> float | None:
         """Return V(num_tokens), None if nothing was measured yet."""
@@ -146,17 +147,21 @@ class RunningCosts:
 
     def observe(self, num_tokens: int, seconds: float) -> None:
         """Learn from one call."""
-        expected = self.seconds(num_tokens) or seconds
-        self._ratios.append(seconds / expected)
+        expected = self._estimates.get(num_tokens) or self.seconds(num_tokens) or seconds
+        rate = LEARNING_RATE
+        if seconds > SLOW * expected:
+            self._num_slow += 1
+            rate = SLOW_LEARNING_RATE
+        elif self._num_slow:
+            self._num_slow -= 1
         bounded = min(max(seconds, expected / MOST_CHANGE), expected * MOST_CHANGE)
-        self._estimates[num_tokens] = expected + LEARNING_RATE * (bounded - expected)
+        self._estimates[num_tokens] = expected + rate * (bounded - expected)
 
-    def slowdown(self) -> float:
-        """Return by what factor the last calls took longer than expected; 1 if they were few."""
-        if len(self._ratios) < NUM_RECENT:
-            return 1.0
-        return sorted(self._ratios)[NUM_RECENT // 2]
+    @property
+    def is_slow(self) -> bool:
+        """Whether most of the last calls took several times what they should."""
+        return self._num_slow >= NUM_SLOW
 
     def begin_anew(self) -> None:
         """Forget how slow the last calls were, not what they should take."""
-        self._ratios.clear()
+        self._num_slow = 0
