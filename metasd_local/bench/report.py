@@ -153,7 +153,8 @@ def _remarks(document: Mapping[str, Any]) -> list[str]:
             "The best arm of every domain is "
             f"{document['ceiling']:.2f} times as fast as the best single arm."
         )
-    for what, key in (("verify n tokens", "cost_curve"), ("draft a token", "drafter_costs")):
+    verifying = f"verify n tokens, {document['curve_depth']} before them"
+    for what, key in ((verifying, "cost_curve"), ("draft a token", "drafter_costs")):
         costs = document[key] or {}
         if costs:
             shown = ", ".join(f"{name}: {1000 * cost:.3g}" for name, cost in costs.items())

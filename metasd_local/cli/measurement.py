@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from metasd_local.compose import OpenPool
     from metasd_local.session import Setup
 
-CURVE_DEPTH = 256
+CURVE_DEPTH = 128
 CURVE_BUDGET = 0.05
 """Share of the time budget spent on the cost curve."""
 

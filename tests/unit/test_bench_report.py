@@ -56,6 +56,7 @@ def bench_document(*results: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "warnings": [],
         "emulated": False,
         "cost_curve": None,
+        "curve_depth": 128,
         "drafter_costs": None,
         "results": list(results),
         "best": [],

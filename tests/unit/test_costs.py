@@ -38,7 +38,10 @@ def test_a_single_point_is_a_constant() -> None:
 
 
 class SlowTarget:
-    """A target whose time to verify n tokens is known, but for one disturbed sweep."""
+    """A target whose time to verify n tokens is known, but for one disturbed sweep.
+
+    A call with another number of tokens than the one before takes a second more.
+    """
 
     vocab_size, seconds_inside = 50, 0.0
 
@@ -48,6 +51,7 @@ class SlowTarget:
         self.rewinds: list[int] = []
         self._clock = clock
         self._num_single = 0
+        self._last_size = 0
 
     def feed(self, tokens: Sequence[int], num_rows: int) -> Logits:
         """Take 1 + n / 10 milliseconds, in the second sweep a hundred times as long."""
@@ -56,8 +60,10 @@ class SlowTarget:
         assert max(tokens) < self.vocab_size
         self.length += len(tokens)
         self._num_single += len(tokens) == 1
-        disturbance = 100 if self._num_single == 2 else 1
+        disturbance = 100 if self._num_single in (3, 4) else 1
         self._clock.now_s += 1e-3 * (1 + len(tokens) / 10) * disturbance
+        self._clock.now_s += len(tokens) != self._last_size
+        self._last_size = len(tokens)
         return None  # type: ignore[return-value]
 
     def rewind(self, length: int) -> None:
