@@ -197,7 +197,7 @@ class _Group:
         """Return the figures of a policy in a domain, null where nothing was measured."""
         runs = self._runs[policy, domain]
         ratio = self._speedups.get((policy, domain))
-        speedup, possible = _first(ratio), self._possible_speedup(runs)
+        speedup, possible = _first(ratio), self._possible_speedup(runs, domain)
         speed = self._cells[domain][policy].speed() if runs else None
         return {
             **_counts(runs),
@@ -264,14 +264,23 @@ class _Group:
         ]
         return float(np.exp(np.mean(best) - max(single)))
 
-    def _possible_speedup(self, runs: Sequence[Run]) -> float | None:
-        """Return what the cost curve allows for these rounds: no catch-up, no own overhead."""
+    def _possible_speedup(self, runs: Sequence[Run], domain: str) -> float | None:
+        """Return what the cost curve allows for these rounds: no catch-up, no own overhead.
+
+        The curve is scaled to what a plain token took inside llama.cpp in this domain.
+        """
+        plain = self._runs[PLAIN, domain]
+        plain_s = sum(run.seconds_decode for run in plain)
+        plain_inside_s = sum(run.seconds_decode * (1 - run.overhead_share) for run in plain)
         curve = self._setting.curve
-        seconds = sum(
+        curve_s = sum(
             count * (curve.seconds(drafted + 1) + drafted * self._costs.get(arm, 0.0))
             for (arm, drafted, _), count in _total_rounds(runs).items()
         )
-        return sum(run.emitted for run in runs) * curve.seconds(1) / seconds if seconds else None
+        if not curve_s or not plain_inside_s:
+            return None
+        emitted = sum(run.emitted for run in runs)
+        return emitted * curve.seconds(1) / curve_s * plain_s / plain_inside_s
 
     def _best_arm_share(self, runs: Sequence[Run], domain: str) -> float | None:
         """Return the share of rounds in which the best arm in hindsight played."""

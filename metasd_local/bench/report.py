@@ -22,9 +22,9 @@ _NOTES = (
     "Speed-up: tokens/s ÷ plain's, ± half the 95 % interval. All: geometric mean of valid domains. "
     "Of best: ÷ tokens/s of each domain's best single arm and window, plain among them. Worst: the "
     "lowest speed-up. Length: tokens a round. Accepted: of the drafted tokens. Overhead: time "
-    "outside llama.cpp. Possible: ÷ the speed-up the cost curve allows for the same rounds. "
-    "Best arm: rounds it played. From length on, means over the domains. Loops: tokens that repeat "
-    "the answer, with plain; they count in no other figure."
+    "outside llama.cpp. Possible: ÷ the speed-up the cost curve allows for the same rounds with no "
+    "time outside llama.cpp and no catching up. Best arm: rounds it played. From length on, means "
+    "over the domains. Loops: tokens that repeat the answer; they count in no other figure."
 )
 _Row: TypeAlias = Mapping[str, Any]
 

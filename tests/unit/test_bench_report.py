@@ -195,7 +195,7 @@ def test_what_makes_figures_doubtful_is_said_everywhere() -> None:
             "Warning: the machine was not idle: other processes used 0.40 cores",
             "Warning: two prompts were left out",
             "EMULATED",
-            "verify n tokens: 1: 0.85, 9: 2.9.",
+            "verify n tokens, 128 before them: 1: 0.85, 9: 2.9.",
             "draft a token: general: 0.06.",
             "1.08 times",
         ):
