@@ -6,6 +6,7 @@ Built from the option table, so that `metasd --help` needs nothing slow.
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -147,11 +148,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _lab_help() -> str:
-    parts = [(name, command) for name, command in COMMANDS.items() if name.startswith("lab ")]
-    lines = [
-        f"  metasd {name} {command.usage}\n    {command.description}" for name, command in parts
-    ]
-    return "usage:\n" + "\n".join(lines) + "\n"
+    lines = ["usage:"]
+    for name, command in COMMANDS.items():
+        if name.startswith("lab "):
+            lines.append(f"  metasd {name} {command.usage}".rstrip())
+            lines.append(textwrap.indent(textwrap.fill(command.description, 75), "    "))
+    return "\n".join(lines) + "\n"
 
 
 def _parser(command: str) -> _Parser:

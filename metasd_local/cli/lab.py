@@ -23,6 +23,7 @@ from metasd_local.lab.emulate import emulated_prompts
 from metasd_local.lab.pair import VOCABULARY_SIZES, make_pair
 from metasd_local.lab.profile import find_profile
 from metasd_local.lab.simulate import simulate
+from metasd_local.lab.traces import arm_names
 from metasd_local.options import Options
 from metasd_local.protocols import PLAIN, Policy, Reward
 from metasd_local.selection import COMPARED
@@ -30,6 +31,7 @@ from metasd_local.selection.factory import make_policy, policy_window
 from metasd_local.selection.specification import parse_policy
 
 NUM_EMULATED_PROMPTS = 12
+NUM_SIMULATED_DRAFTERS = (2, 4, 8, 16)
 
 
 def run_simulation(options: Options, words: Sequence[str], around: Surroundings) -> int:
@@ -44,6 +46,7 @@ def run_simulation(options: Options, words: Sequence[str], around: Surroundings)
         factories[text] = factory
     found = simulate(
         factories,
+        arms=NUM_SIMULATED_DRAFTERS,
         seed=options.seed or 0,
         on_progress=partial(output.progress, "simulating"),
     )
@@ -55,6 +58,12 @@ def run_simulation(options: Options, words: Sequence[str], around: Surroundings)
 
 def _seeded_policy(text: str, rng: np.random.Generator) -> tuple[Policy, Reward]:
     specification = parse_policy(text)
+    known = arm_names(max(NUM_SIMULATED_DRAFTERS))
+    if specification.drafter not in (None, *known):
+        raise UsageError(
+            f"--policies {text}: no simulated drafter is named {specification.drafter!r}; "
+            f"expected one of {', '.join(known)}"
+        )
     window = policy_window(specification, None)
     return make_policy(specification, window, int(rng.integers(2**32)))
 

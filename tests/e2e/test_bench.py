@@ -225,6 +225,7 @@ def starter_target() -> Path:
         ["lab", "emulate"],
         ["lab", "emulate", "metasdd"],
         ["lab", "simulate", "--policies", "ubc"],
+        ["lab", "simulate", "--policies", "fixed:nobody"],
         ["lab", "make-pair"],
         ["lab", "make-pair", "x", "--target-params", "many"],
         ["lab", "emul"],
