@@ -68,6 +68,7 @@ def readme_table(document: Mapping[str, Any]) -> str:
     has_long = any(total["speedup"] is not None for total in document["summary"].values())
     titles = [title for title in tables if title.startswith("Speed-up over plain")]
     title = titles[0] if has_long else titles[-1]
+    emulated = "Emulated acceptance, real compute: " if document["emulated"] else ""
     header, *body = (
         [*speed, *details]
         for speed, details in zip(
@@ -83,7 +84,7 @@ def readme_table(document: Mapping[str, Any]) -> str:
     command = facts["command"].replace("`", "'")
     return "\n".join(
         [
-            f"{title}:",
+            f"{emulated}{title}:",
             "",
             rows[0],
             "|---" * len(header) + "|",

@@ -3,7 +3,9 @@
 llama.cpp computes a row with other kernels in a wider batch, so its last digits differ, and the
 choice can flip between two tokens that are almost equal. A divergence counts as such a tie only
 if the gap between the two tokens is no larger than the change of that gap between the two batch
-widths, measured there on a memory that never saw a draft.
+widths, measured there on a memory that never saw a draft: the text is read once token by token
+and once in batches as wide as the rounds' were, other tokens in the drafts' places. Two different
+fillings must agree, or what was rejected leaves traces.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from metasd_local.events import RoundDone
 from metasd_local.protocols import Draft, Logits, Scheme, TokenModel
 
 _NO_DRAFT = Draft(tokens=(), is_point_mass=True)
+_FILLERS = (0, 1)
 _SHARES = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0)
 _NUM_BISECTIONS = 8
 _LEAST_CHANGE = 1e-12
@@ -34,7 +37,7 @@ class Divergence:
     Infinite if no such move along the measured change makes the scheme choose so.
     """
     gap_change: float
-    """By how much they do move when the text is read in batches as wide as the round's."""
+    """By how much they do move when the text is read in batches as wide as the rounds'."""
 
     @property
     def is_near_tie(self) -> bool:
@@ -67,36 +70,28 @@ def explain(
     assert position is not None
     if position >= min(len(plain), len(other)):
         return Divergence(position, np.inf, 0.0)  # one of them ended without an end token
-    row, width = _place_in_batch(rounds, position)
     said = plain[:position]
     single = _read_singly(model, prompt, said)
-    change = _read_widely(model, prompt, said, row, width) - single[-1]
-
-    def chooses(share: float) -> int:
-        """Return the scheme's choice if the row moves by a share of its measured change."""
-        context = list(prompt)
-        scheme.begin(seed, context)
-        # A scheme may keep a state from draw to draw.
-        for own, token in zip(single, said, strict=False):
-            scheme.verify(own[None], _NO_DRAFT)
-            context.append(token)
-        moved = single[-1] + np.float32(share) * change
-        return scheme.verify(moved[None], _NO_DRAFT).next_token
-
     pair = plain[position], other[position]
-    gap_change = max(float(abs(change[pair[0]] - change[pair[1]])), _LEAST_CHANGE)
-    share = max(_least_share(chooses, token) for token in pair)
+    found = []
+    for filler in _FILLERS:
+        change = _read_as_in(rounds, filler, model, prompt, said) - single[-1]
+
+        def chooses(share: float, change: Logits = change) -> int:
+            """Return the scheme's choice if the row moves by a share of its measured change."""
+            context = list(prompt)
+            scheme.begin(seed, context)
+            # A scheme may keep a state from draw to draw.
+            for own, token in zip(single, said, strict=False):
+                scheme.verify(own[None], _NO_DRAFT)
+                context.append(token)
+            moved = single[-1] + np.float32(share) * change
+            return scheme.verify(moved[None], _NO_DRAFT).next_token
+
+        gap_change = max(float(abs(change[pair[0]] - change[pair[1]])), _LEAST_CHANGE)
+        found.append((max(_least_share(chooses, token) for token in pair), gap_change))
+    share, gap_change = max(found)
     return Divergence(position, share * gap_change, gap_change)
-
-
-def _place_in_batch(rounds: Sequence[RoundDone], position: int) -> tuple[int, int]:
-    """Return the row that chose the token at `position`, and the width of its batch."""
-    start = 0
-    for done in rounds:
-        if position < start + len(done.emitted):
-            return position - start, done.drafted + 1
-        start += len(done.emitted)
-    raise AssertionError("a position behind the text")
 
 
 def _read_singly(model: TokenModel, prompt: Sequence[int], said: Sequence[int]) -> list[Logits]:
@@ -106,23 +101,33 @@ def _read_singly(model: TokenModel, prompt: Sequence[int], said: Sequence[int]) 
     return [model.feed([token], 1)[0].copy() for token in (prompt[-1], *said)]
 
 
-def _read_widely(
-    model: TokenModel, prompt: Sequence[int], said: Sequence[int], row: int, width: int
+def _read_as_in(
+    rounds: Sequence[RoundDone],
+    filler: int,
+    model: TokenModel,
+    prompt: Sequence[int],
+    said: Sequence[int],
 ) -> Logits:
-    """Return the row after everything said, read in batches of `width`, where it is number `row`.
+    """Return the row after everything said, read in the rounds' batches.
 
-    What follows the row in its batch cannot reach it: any tokens of the same number will do.
+    `filler` stands for every draft token that was rejected.
     """
     model.rewind(0)
     model.feed(prompt[:-1], 0)
     tokens = [prompt[-1], *said]
-    last = len(tokens) - row - 1
-    model.feed(tokens[: last % width], 0)
-    for start in range(last % width, last, width):
-        model.feed(tokens[start : start + width], 0)
-    batch = [*tokens[last:], *[tokens[-1]] * (width - row - 1)]
-    found: Logits = model.feed(batch, width - row)[0].copy()
-    return found
+    start = 0
+    for done in rounds:
+        end = start + len(done.emitted)
+        batch = [*tokens[start:end]]
+        row = len(batch) - 1
+        batch += [filler] * (done.drafted - row)
+        rows = model.feed(batch, len(batch))
+        if end >= len(tokens):
+            found: Logits = rows[row].copy()
+            return found
+        model.rewind(len(prompt) - 1 + end)
+        start = end
+    raise AssertionError("a position behind the text")
 
 
 def _least_share(chooses: Callable[[float], int], token: int) -> float:

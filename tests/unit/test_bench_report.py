@@ -12,6 +12,7 @@ from metasd_local.bench.report import (
     COLUMNS,
     UNKNOWN,
     markdown_tables,
+    readme_table,
     replace_block,
     report_block,
     table_lines,
@@ -245,3 +246,23 @@ def test_markers_must_be_there_exactly_once(text: str) -> None:
     """A table that would silently stay old is an error."""
     with pytest.raises(UsageError, match="places for the table 'one', expected one"):
         replace_block(text, "one", "new\n")
+
+
+def test_the_readme_shows_long_answers_if_they_are_valid_and_short_ones_otherwise() -> None:
+    """One table with the speed-ups and what explains them, and where it was measured."""
+    long = bench_result("auto", "code", speedup=1.5, acceptance_rate=0.5, overhead_share=0.04)
+    short = short_figures(prompts=2, speedup=0.5)
+    summary = {"speedup": 1.5, "of_oracle": 0.9, "short": {"speedup": 0.5}}
+    text = readme_table(bench_document({**long, "short": short}, summary={"auto": summary}))
+    assert "| auto | 1.50 | 1.50 | 0.90 | 50% | 4% |" in text
+    assert "machine Z80" in text
+    assert "Emulated" not in text
+    document = bench_document(
+        bench_result("auto", "code", prompts=0, is_valid=None, short=short),
+        summary={"auto": {**summary, "speedup": None}},
+        emulated=True,
+    )
+    text = readme_table(document)
+    assert text.startswith("Emulated acceptance, real compute: ")
+    assert "answers under 128 tokens" in text
+    assert "| auto | 0.50 | 0.50 |" in text

@@ -138,6 +138,49 @@ def test_a_larger_gap_is_none(gap: float, shift: float) -> None:
     assert divergence.gap == pytest.approx(gap, rel=0.02) or shift == 0.0
 
 
+def test_a_round_without_a_draft_is_moved_by_the_wide_batches_before_it() -> None:
+    """What is read in a wide batch stays in the memory with other last digits."""
+
+    class WideMemory(ScriptedModel):
+        def feed(self, tokens: Sequence[int], num_rows: int) -> Logits:
+            if len(self._tokens) <= 1:
+                self.was_wide = False
+            rows = super().feed(tokens, num_rows)
+            self.was_wide |= len(tokens) > 1
+            return rows - np.array([0.01 * self.was_wide, 0.0, 0.0], np.float32)
+
+    model = WideMemory(lambda _: np.array([1.0, 0.996, -9.0], np.float32), vocab_size=3)
+    plain = [0, 0, 0]
+    for rounds in (
+        [a_round(3, (0, 0)), a_round(0, (1,))],
+        [a_round(3, (0, 0)), a_round(4, (1,))],
+        [a_round(0, (0,)), a_round(1, (0, 1))],
+    ):
+        assert explain(model, Greedy(WARM, 3, 5), 1, (2, 2), plain, rounds).is_near_tie
+    rounds = [a_round(0, (0,)), a_round(0, (0,)), a_round(0, (1,))]
+    assert not explain(model, Greedy(WARM, 3, 5), 1, (2, 2), plain, rounds).is_near_tie
+
+
+def test_what_depends_on_the_rejected_tokens_is_no_tie() -> None:
+    """A memory that leaks a rejected token must not excuse the text with the leak."""
+
+    class Leaky(ScriptedModel):
+        leaked = 0
+
+        def rewind(self, length: int) -> None:
+            self.leaked = self._tokens[-1] if 0 < length < len(self._tokens) else 0
+            super().rewind(length)
+
+        def feed(self, tokens: Sequence[int], num_rows: int) -> Logits:
+            rows = super().feed(tokens, num_rows)
+            rows += np.eye(3)[self.leaked]
+            return rows
+
+    model = Leaky(lambda _: np.array([1.0, 0.5, -9.0], np.float32), vocab_size=3)
+    rounds = [a_round(3, (0,)), a_round(3, (1,))]
+    assert not explain(model, Greedy(WARM, 3, 5), 1, (2, 2), [0, 0], rounds).is_near_tie
+
+
 def uniform_seed(share: float) -> Match:
     """Return `match` with a sampler that takes the token a share of the law lies below."""
     chain = SamplerChain(WARM, 3)
