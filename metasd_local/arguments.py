@@ -16,12 +16,13 @@ from metasd_local.errors import UsageError
 from metasd_local.options import OPTIONS, Option, nearest_hint
 
 HELP = """\
-usage: metasd COMMAND [OPTIONS] ...
+usage: metasd [COMMAND] [OPTIONS] ...
 
 Local chat on llama.cpp. Small models draft ahead, the best of them chosen
 round by round; the answer stays the large model's own.
 
 commands:
+  chat [POOL]         talk in the terminal; also what `metasd` alone does
   run [POOL] PROMPT   answer once: text to stdout, a line of figures to stderr
   bench [POOL]        measure what each drafter and policy gains on this machine
   verify [POOL]       check that drafting leaves the answers as they were
@@ -49,6 +50,10 @@ class Command:
 
 
 COMMANDS: Mapping[str, Command] = {
+    "chat": Command(
+        "[POOL]",
+        "Talk in the terminal, and see which drafter says what and what it gains. F1 helps.",
+    ),
     "run": Command(
         "[POOL] PROMPT",
         "Answer PROMPT once. What comes through a pipe is appended to the prompt; it is the prompt "
@@ -99,15 +104,18 @@ def parse_arguments(arguments: Sequence[str]) -> Request:
             return Request(text=f"metasd {__version__}\n")
         if "-h" in rest or "--help" in rest:
             return Request(text=HELP)
-        raise UsageError(f"no command; expected one of {', '.join(COMMANDS)} (see metasd --help)")
+        command = "chat"
     if command == "lab":
         part, rest = _split_command(rest)
         command = f"lab {part}" if part else command
     if command not in COMMANDS:
         if command == "lab" and {"-h", "--help"} & set(rest):
             return Request(text=_lab_help())
-        hint = nearest_hint(command, COMMANDS) or f'; to ask it, type: metasd run "{command}"'
-        raise UsageError(f"no command is named {command!r}{hint}")
+        hint = nearest_hint(command, COMMANDS)
+        if hint or any(character.isspace() for character in command):
+            hint = hint or f'; to ask it, type: metasd run "{command}"'
+            raise UsageError(f"no command is named {command!r}{hint}")
+        command, rest = "chat", [command, *rest]  # the name of a pool
     parser = _parser(command)
     said, unknown = parser.parse_known_intermixed_args(rest)
     values = {

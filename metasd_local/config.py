@@ -21,6 +21,16 @@ def config_path(environment: Mapping[str, str]) -> Path:
     return _base(environment, "XDG_CONFIG_HOME", "~/.config") / "config.toml"
 
 
+def chats_path(environment: Mapping[str, str]) -> Path:
+    """Return where conversations are kept."""
+    return _base(environment, "XDG_DATA_HOME", "~/.local/share") / "chats.db"
+
+
+def memory_path(environment: Mapping[str, str]) -> Path:
+    """Return where the chat remembers how it was left."""
+    return _base(environment, "XDG_STATE_HOME", "~/.local/state") / "chat.json"
+
+
 def costs_path(environment: Mapping[str, str]) -> Path:
     """Return where measured cost curves are kept."""
     return _base(environment, "XDG_STATE_HOME", "~/.local/state") / "costs.json"

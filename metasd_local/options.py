@@ -88,6 +88,10 @@ class Options:
     """Path of a file."""
 
 
+ANSWERS = ("run", "chat")
+"""Commands that answer somebody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """One row of the table."""
@@ -99,7 +103,7 @@ class Option:
     help: str
     default: str = ""
     """What holds if nothing is said, in words; empty if that is nothing at all."""
-    commands: tuple[str, ...] = ("run",)
+    commands: tuple[str, ...] = ANSWERS
     """Commands that take it; none if it can only be configured."""
     defaults: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """By command, where `default` does not hold."""
@@ -135,7 +139,7 @@ class Option:
             raise ConfigError(message) from None
 
 
-MODELS = ("run", "bench", "verify", "lab emulate")
+MODELS = (*ANSWERS, "bench", "verify", "lab emulate")
 """Commands that open models."""
 
 OPTIONS = (
@@ -155,7 +159,7 @@ OPTIONS = (
         "N",
         "most tokens drafted in a round",
         "5",
-        commands=("run", "bench"),
+        commands=(*ANSWERS, "bench"),
     ),
     Option(
         "max-tokens",
@@ -163,8 +167,8 @@ OPTIONS = (
         "N",
         "most tokens of the answer",
         str(MAX_RUN_TOKENS),
-        commands=("run", "bench", "lab emulate"),
-        defaults={"bench": "256", "lab emulate": "256"},
+        commands=(*ANSWERS, "bench", "lab emulate"),
+        defaults={"chat": "to the context's end", "bench": "256", "lab emulate": "256"},
     ),
     Option(
         "temperature",
@@ -172,7 +176,7 @@ OPTIONS = (
         "T",
         "0 takes the likeliest token",
         "the pool's, else 0.8",
-        commands=("run", "bench", "lab emulate"),
+        commands=(*ANSWERS, "bench", "lab emulate"),
         defaults={"bench": "0", "lab emulate": "0"},
     ),
     Option(
@@ -181,7 +185,7 @@ OPTIONS = (
         "N",
         "keep the N likeliest, 0 = all",
         "the pool's, else 40",
-        commands=("run", "bench"),
+        commands=(*ANSWERS, "bench"),
     ),
     Option(
         "top-p",
@@ -189,7 +193,7 @@ OPTIONS = (
         "P",
         "keep the likeliest up to P",
         "the pool's, else 0.95",
-        commands=("run", "bench"),
+        commands=(*ANSWERS, "bench"),
     ),
     Option(
         "min-p",
@@ -197,7 +201,7 @@ OPTIONS = (
         "P",
         "drop below P of the likeliest",
         "the pool's, else 0.05",
-        commands=("run", "bench"),
+        commands=(*ANSWERS, "bench"),
     ),
     Option(
         "repeat-penalty",
@@ -205,7 +209,7 @@ OPTIONS = (
         "X",
         "shun recent tokens, 1 = off",
         "the pool's, else 1",
-        commands=("run", "bench"),
+        commands=(*ANSWERS, "bench"),
     ),
     Option(
         "scheme",
@@ -213,7 +217,7 @@ OPTIONS = (
         "NAME",
         ", ".join(SCHEMES),
         "greedy at temperature 0, else coupled",
-        commands=("run", "bench"),
+        commands=(*ANSWERS, "bench"),
     ),
     Option(
         "seed",
@@ -221,7 +225,7 @@ OPTIONS = (
         "N",
         "same seed, same answer",
         "random, and shown",
-        commands=("run", "bench", "verify", "lab simulate", "lab emulate", "lab make-pair"),
+        commands=(*ANSWERS, "bench", "verify", "lab simulate", "lab emulate", "lab make-pair"),
         defaults=dict.fromkeys(
             ("bench", "verify", "lab simulate", "lab emulate", "lab make-pair"), "0"
         ),

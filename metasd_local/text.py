@@ -10,9 +10,12 @@ import codecs
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from metasd_local.events import TextKind, TextPiece
-from metasd_local.protocols import Vocabulary
+
+if TYPE_CHECKING:  # numpy comes with it, and the first screen of the chat needs `printable` only
+    from metasd_local.protocols import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,12 +68,12 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {
         *("arguments", "config", "options", "errors", "events", "stats", "trace", "text"),
         *("selection", "session", "plan", "compose", "costs", "bench", "selftest", "lab"),
-        *("protocols", "numpy"),
+        *("protocols", "tui", "numpy"),
     },
     "__main__": {"cli"},
     "tui": {
         *("session", "events", "stats", "trace", "catalogue", "config", "options", "errors"),
-        *("compose", "plan", "text", "textual"),
+        *("compose", "plan", "text", "textual", "markdown_it"),
     },
 }
 """What each module, or package inside metasd_local, may import besides the standard library."""

@@ -56,7 +56,14 @@ def _run_command(arguments: Sequence[str], around: Surroundings) -> int:
     if options.policy == "help" or options.policies == ("help",):
         _list_policies(around.stdout)
         return DONE
-    match request.command:
+    command = request.command
+    if command == "run" and _names_a_pool_only(request.words, around):
+        command = "chat"
+    match command:
+        case "chat":
+            from metasd_local.cli.chat import chat
+
+            return chat(options, request.words, around)
         case "run":
             from metasd_local.cli.run import run
 
@@ -81,7 +88,14 @@ def _run_command(arguments: Sequence[str], around: Surroundings) -> int:
             from metasd_local.cli.lab import write_pair
 
             return write_pair(options, request.words, around)
-    raise AssertionError(request.command)
+    raise AssertionError(command)
+
+
+def _names_a_pool_only(words: Sequence[str], around: Surroundings) -> bool:
+    """Tell whether `metasd run POOL` was typed on a terminal, which is to talk to that pool."""
+    streams = (around.stdin, around.stdout)
+    is_terminal = all(stream is not None and stream.isatty() for stream in streams)
+    return is_terminal and len(words) == 1 and around.names_pool(words[0])
 
 
 def _list_policies(stdout: TextIO) -> None:

@@ -173,8 +173,8 @@ def test_ctrl_c_prints_what_was_measured(prompts: Path, tmp_path: Path) -> None:
     """A partial table and exit status 130."""
     trace = tmp_path / "trace.jsonl"
     command = [sys.executable, "-m", "metasd_local", "bench", "--prompts", str(prompts)]
-    command += ["--policies", "ucb", "--threads", "1", "--minutes", "5", "--trace", str(trace)]
-    command += ["--max-tokens", "40", "--repeats", "50", *FEW]
+    command += ["--policies", "ucb", "--threads", "1", "--minutes", "1", "--trace", str(trace)]
+    command += ["--max-tokens", "40", "--repeats", "50", "--drafters", "code"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -83,6 +83,7 @@ class BentRejection(Rejection):
         return Verdict(verdict.accepted + 1, verdict.next_token, "recovered")
 
 
+@pytest.mark.full
 def test_a_coupling_that_depends_on_the_draft_does_not_pass(
     small_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -267,3 +267,42 @@ def test_an_interruption_while_the_prompt_is_read_decodes_for_no_time() -> None:
     assert isinstance(last, GenerationDone)
     assert (last.finish_reason, last.seconds_decode, last.seconds_inside) == ("cancelled", 0.0, 0.0)
     assert len(desk.session.messages) == 2
+
+
+def test_a_restored_conversation_is_what_the_model_reads_next() -> None:
+    desk = Desk("first", "second")
+    desk.ask("one")
+    desk.session.restore("be brief", [("changed", "said before")])
+    assert text_of(desk.ask("more")) == "second"
+    assert [(m.role, m.content) for m in desk.session.messages] == [
+        ("system", "be brief"),
+        ("user", "changed"),
+        ("assistant", "said before"),
+        ("user", "more"),
+        ("assistant", "second"),
+    ]
+    text = bytes(token for token in desk.session.prompt_tokens if token < 256)
+    assert text == b"<|system|>be briefchangedsaid beforemore"
+
+
+def test_a_restored_conversation_may_spell_control_tokens_without_saying_them() -> None:
+    desk = Desk("ok", "ok")
+    desk.session.restore("<|user|>", [("<|end|>", "<|assistant|>")])
+    desk.ask("hi")
+    assert desk.session.prompt_tokens.count(ASSISTANT) == 2
+
+
+def test_restoring_what_was_said_leaves_nothing_to_read_again() -> None:
+    desk = Desk("first answer", "second answer")
+    desk.ask("one")
+    desk.session.restore(None, [("one", "first answer")])
+    read = desk.ask("two")[0]
+    assert isinstance(read, PromptRead)
+    new = len(VOCABULARY.encode("<|end|><|user|>two<|assistant|>", special=True))
+    assert read.prompt_tokens - read.reused_tokens == new
+
+
+def test_spelled_tokens_are_the_bytes_of_the_answer() -> None:
+    desk = Desk("Hello, wörld! 🙂")
+    emitted = emitted_of(desk.ask("hi"))
+    assert b"".join(desk.session.spell(emitted)).decode() == "Hello, wörld! 🙂"

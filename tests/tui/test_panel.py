@@ -1,0 +1,131 @@
+"""The figures on the screen are those of the events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metasd_local.events import GenerationDone, PromptRead, RoundDone
+from metasd_local.sampling import SamplerSettings
+from metasd_local.session import Setup
+from tests.tui.scripted_pool import ScriptedPool, chat_on
+from tui.figures import gain, gain_text, sparkline, speed
+from tui.live import Live
+from tui.marks import Legend
+from tui.panel import panel, status
+from tui.worker import Step
+
+SETUP = Setup("big", "ucb", "coupled", SamplerSettings(), "CPU", 2, ("code", "maths"), 100)
+
+
+def round_of(arm: str, drafted: int, accepted: int, **scores: float) -> Step:
+    event = RoundDone(
+        index=0,
+        arm=arm,
+        window=5,
+        drafted=drafted,
+        accepted=accepted,
+        emitted=tuple(range(accepted + 1)),
+        next_kind="recovered",
+        catch_up_s=0.0,
+        draft_s=0.125,
+        verify_s=0.125,
+        own_s=0.0,
+        reward=0.5,
+        scores=scores,
+    )
+    return Step(event, plain_s=0.125)
+
+
+def live_of(*steps: Step) -> Live:
+    live = Live()
+    live.observe(Step(PromptRead(20, 5, 0.5), prompt_tokens=(1, 2)))
+    for step in steps:
+        live.observe(step)
+    return live
+
+
+def test_the_panel_shows_every_arm_and_marks_the_one_in_use() -> None:
+    live = live_of(
+        round_of("code", 5, 5, code=float("inf"), maths=float("inf")),
+        round_of("maths", 4, 1, code=0.75, maths=float("inf")),
+        round_of("code", 5, 0, code=0.75, maths=0.5),
+    )
+    lines = panel(live, SETUP, Legend()).plain.split("\n")
+    assert lines[:4] == [
+        "big · ucb · coupled",
+        "CPU · 2 threads · context 29 of 100 (29 %)",
+        "12.0 tok/s now · plain ~8.0 · gain ~+50 %",
+        "prompt 20 tokens, 5 known already · read in 0.50 s",
+    ]
+    assert lines[5:8] == [
+        "  arm          rounds  acc.  len tok/s score recent",
+        "▸¹code           67 %  50 %  3.5  14.0  0.75 █▁      ",
+        " ²maths          33 %  25 %  2.0   8.0  0.50 ▃       ",
+    ]
+    assert lines[-2:] == ["¹²¹", "510"]
+
+
+def test_without_colour_the_signs_remain() -> None:
+    live = live_of(round_of("code", 5, 5), round_of("maths", 4, 1))
+    assert {"¹", "²", "▸"} <= set(panel(live, SETUP, Legend()).plain)
+
+
+def test_the_folded_panel_fits_80_columns() -> None:
+    live = live_of(round_of("a-long-name-of-an-arm", 5, 0))
+    line = status(live, SETUP, is_busy=True).plain
+    assert line == (
+        "▸a-long-name-of-an-arm · 4.0 tok/s · plain ~8.0 · ~-50 % · 0 % accepted · context 21 %"
+    )
+    assert len(status(live_of(round_of("dialogue", 5, 0)), SETUP, is_busy=True).plain) < 78
+
+
+def test_the_end_counts_the_whole_decoding() -> None:
+    live = live_of(round_of("code", 5, 4))
+    live.observe(Step(GenerationDone("stop", 0.5, seconds_decode=2.0, seconds_inside=1.0)))
+    assert "2.5 tok/s · plain ~8.0 · gain ~-69 %" in panel(live, SETUP, Legend()).plain
+
+
+def test_what_is_not_known_is_not_invented() -> None:
+    live = Live()
+    assert "- tok/s" in panel(live, SETUP, Legend()).plain
+    assert gain(None, 0.1) is gain(5.0, None) is None
+    assert gain_text(None) == "~-"
+    assert speed(None) == "-"
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.5, "~+50 %"), (-0.25, "~-25 %"), (0.0, "~+0 %")])
+def test_a_gain_has_its_sign(value: float, text: str) -> None:
+    assert gain_text(value) == text
+
+
+def test_a_sparkline_has_a_bar_for_every_round() -> None:
+    assert sparkline([0.0, 0.5, 0.99, 1.0]) == "▁▅██"
+
+
+async def test_the_panel_folds_when_the_terminal_is_narrow(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path, size=(120, 40)) as chat:
+        await chat.ask("one one one one")
+        assert "last rounds" in chat.screen()
+        await chat.pilot.press("f3")
+        await chat.pilot.pause()
+        assert "last rounds" not in chat.screen()
+        await chat.pilot.press("f3")
+        await chat.pilot.resize_terminal(80, 24)
+        await chat.pilot.pause()
+        assert "last rounds" not in chat.screen()
+        assert "fixed:ngram · " in chat.screen()
+
+
+async def test_the_figures_on_the_screen_are_those_of_the_answer(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path, size=(140, 40)) as chat:
+        await chat.ask("one one one one")
+        turn = chat.app.desk.chat.turns[0]
+        assert turn.stats is not None
+        arms = turn.stats["arms"]["ngram"]
+        share = f"{100 * arms['accepted'] / arms['drafted']:.0f} %"
+        row = next(line for line in chat.screen().splitlines() if "¹ngram" in line)
+        assert f"100 % {share:>5} {arms['emitted'] / arms['rounds']:>4.1f}" in row
+        assert f"{turn.stats['emitted']} tokens" in turn.figures
+        assert f"{share} accepted" in turn.figures

@@ -1,0 +1,60 @@
+"""Typing: lines, paste, history, and keys in their order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from textual import events
+
+from tests.tui.scripted_pool import ScriptedPool, chat_on
+
+
+async def test_enter_sends_and_ctrl_j_begins_a_line(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        await chat.pilot.press("a", "ctrl+j", "b", "shift+enter", "c", "enter")
+        await chat.until(lambda: not chat.app.desk.is_busy)
+        assert chat.app.desk.chat.turns[0].question == "a\nb\nc"
+        assert chat.app.prompt.text == ""
+
+
+async def test_letters_typed_just_before_enter_are_sent(tmp_path: Path) -> None:
+    """Keys arrive in one burst over ssh; none may overtake another."""
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        for key in ("h", "e", "y", "enter", "x"):
+            chat.app.post_message(events.Key(key, key if len(key) == 1 else "\r"))
+        await chat.until(lambda: chat.app.desk.chat.turns)
+        assert chat.app.desk.chat.turns[0].question == "hey"
+        await chat.until(lambda: chat.app.prompt.text == "x")
+
+
+async def test_a_paste_of_several_lines_is_kept_as_it_is(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        chat.app.prompt.post_message(events.Paste("def f():\r\n\treturn 1\n\n\x1b[31m# end"))
+        await chat.until(lambda: chat.app.prompt.text)
+        assert chat.app.prompt.text == "def f():\n\treturn 1\n\n[31m# end"
+        assert not chat.app.desk.chat.turns
+
+
+async def test_the_history_comes_back_also_from_earlier_starts(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        await chat.ask("one")
+        await chat.ask("two")
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        prompt = chat.app.prompt
+        prompt.insert("being typed")
+        await chat.pilot.press("up")
+        assert prompt.text == "two"
+        await chat.pilot.press("up", "up")
+        assert prompt.text == "one"
+        await chat.pilot.press("down", "down")
+        assert prompt.text == "being typed"
+
+
+async def test_up_moves_within_several_lines_first(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        await chat.ask("one")
+        chat.app.prompt.insert("a\nb")
+        await chat.pilot.press("up")
+        assert chat.app.prompt.text == "a\nb"
+        await chat.pilot.press("up")
+        assert chat.app.prompt.text == "one"

@@ -1,0 +1,85 @@
+"""Conversations are saved as they grow, and the list finds them again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.tui.scripted_pool import ScriptedPool, chat_on
+from tui.screens import ChatsScreen
+from tui.store import Store
+
+
+async def test_a_conversation_is_found_and_continued_after_a_restart(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool({"one": "first **answer**"}), tmp_path) as chat:
+        await chat.ask("one")
+        figures = chat.app.desk.chat.turns[0].figures
+    pool = ScriptedPool()
+    async with chat_on(pool, tmp_path) as chat:
+        await chat.pilot.press("f4")
+        await chat.until(lambda: isinstance(chat.app.screen, ChatsScreen))
+        await chat.pilot.press("enter")
+        await chat.until(lambda: chat.app.desk.chat.turns)
+        assert figures in chat.screen()
+        await chat.ask("two")
+        assert pool.last_session is not None
+        said = [message.content for message in pool.last_session.messages]
+        assert said == ["one", "first **answer**", "two", "You said: two"]
+        assert len(chat.app.desk.store.entries()) == 1
+
+
+async def test_a_question_is_saved_before_its_answer_begins(tmp_path: Path) -> None:
+    pool = ScriptedPool(hold_at=0)
+    async with chat_on(pool, tmp_path) as chat:
+        await chat.type("one")
+        await chat.until(pool.is_held.is_set)
+        other = Store(tmp_path / "chats.db")
+        assert [entry.title for entry in other.entries()] == ["one"]
+        other.close()
+
+
+async def test_leaving_in_the_middle_of_an_answer_keeps_it(tmp_path: Path) -> None:
+    pool = ScriptedPool(hold_at=9)
+    async with chat_on(pool, tmp_path) as chat:
+        await chat.type("one")
+        await chat.until(lambda: chat.app.desk.chat.turns[0].answer)
+        await chat.pilot.press("ctrl+q")
+    store = Store(tmp_path / "chats.db")
+    turn = store.load(store.entries()[0].id).turns[0]
+    assert turn.answer.startswith("You said")
+    assert "stopped" in turn.figures
+
+
+async def test_the_list_searches_renames_and_deletes(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        for question in ("about wool", "about silk"):
+            await chat.ask(question)
+            await chat.ask("/clear")
+        await chat.pilot.press("f4")
+        await chat.until(lambda: "about silk" in chat.screen())
+        await chat.pilot.press(*"wool")
+        await chat.until(lambda: "about silk" not in chat.screen())
+        await chat.pilot.press("f2")
+        await chat.pilot.press("home", *"[b] ", "enter")
+        await chat.until(lambda: "[b] about wool" in chat.screen())
+        await chat.pilot.press("delete")
+        await chat.until(lambda: "press the key again" in chat.screen())
+        await chat.pilot.press("delete")
+        await chat.until(lambda: "no conversation found" in chat.screen())
+        await chat.pilot.press("escape")
+        assert [entry.title for entry in chat.app.desk.store.entries()] == ["about silk"]
+
+
+async def test_the_open_conversation_keeps_the_title_it_was_given(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        await chat.ask("one")
+        chat.app.desk.store.rename(chat.app.desk.chat.id or 0, "better")
+        await chat.ask("two")
+        assert [entry.title for entry in chat.app.desk.store.entries()] == ["better"]
+
+
+async def test_a_store_that_cannot_be_opened_leaves_a_chat_that_forgets(tmp_path: Path) -> None:
+    (tmp_path / "chats.db").write_text("no database " * 100)
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        await chat.ask("one")
+        assert chat.app.desk.chat.turns[0].answer == "You said: one"
+        assert "chats.db" in chat.screen().replace("\n", "")

@@ -1,0 +1,132 @@
+"""How answers look: Markdown or tokens, marked by arm, and nothing in them is obeyed."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from metasd_local.options import Options
+from tests.tui.scripted_pool import ScriptedPool, chat_on
+
+REPEATING = "one two three one two three one two three one two three"
+
+
+async def test_the_token_view_marks_what_was_drafted(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool({"hi": REPEATING}), tmp_path) as chat:
+        await chat.pilot.press("f2")
+        await chat.ask("hi")
+        turn = chat.app.desk.chat.turns[0]
+        assert sum(size for _, size in turn.marks) == len(REPEATING)
+        drafted = sum(size for arm, size in turn.marks if arm == "ngram")
+        assert turn.stats is not None
+        assert drafted == turn.stats["accepted"] > 10
+        screen = chat.screen()
+        assert "¹" in screen
+        assert "¹ngram unmarked: the target's own" in screen
+
+
+async def test_the_view_is_switched_by_one_key_and_remembered(tmp_path: Path) -> None:
+    pool = ScriptedPool({"hi": "**bold** words"})
+    async with chat_on(pool, tmp_path) as chat:
+        await chat.ask("hi")
+        assert "**bold**" not in chat.screen()
+        await chat.pilot.press("f2")
+        await chat.pilot.pause()
+        assert "**bold** words" in chat.screen()
+    async with chat_on(ScriptedPool({"hi": "**bold** words"}), tmp_path) as chat:
+        await chat.ask("hi")
+        assert "**bold** words" in chat.screen()
+
+
+@pytest.mark.parametrize("shows_tokens", [False, True])
+async def test_a_streamed_answer_looks_like_one_shown_at_once(
+    tmp_path: Path, shows_tokens: bool
+) -> None:
+    answer = (
+        "# Title\n\nwords\nmore\n\n```python\ndef f():\n    pass\n```\n\n* a\n* b\n\n| x | y |\n"
+    )
+    answer += "|---|---|\n| 1 | 2 |\n\nsee [it]\n\n[it]: http://x.y\n"
+    async with chat_on(ScriptedPool({"hi": answer}), tmp_path, size=(80, 50)) as chat:
+        if shows_tokens:
+            await chat.pilot.press("f2")
+        await chat.ask("hi")
+        streamed = chat.screen()
+        for _ in range(2):
+            await chat.pilot.press("f2")
+            await chat.pilot.pause()
+        assert chat.screen() == streamed
+
+
+async def test_long_token_views_are_cut_into_blocks_without_losing_a_line(tmp_path: Path) -> None:
+    answer = "\n".join(f"line {number} of many" for number in range(150))
+    pool = ScriptedPool({"hi": answer}, context_size=20_000)
+    async with chat_on(pool, tmp_path, size=(80, 500)) as chat:
+        await chat.pilot.press("f2")
+        await chat.ask("/policy plain")
+        await chat.ask("hi")
+        shown = [line.strip() for line in chat.screen().splitlines() if "of many" in line]
+        assert shown == answer.split("\n")
+
+
+async def test_reasoning_is_one_line_until_a_key_opens_it(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool({"hi": "<think>well, well</think>yes"}), tmp_path) as chat:
+        await chat.ask("hi")
+        assert "▸ reasoning, 10 characters" in chat.screen()
+        assert "well, well" not in chat.screen()
+        await chat.pilot.press("ctrl+o")
+        await chat.pilot.pause()
+        assert "well, well" in chat.screen()
+
+
+HOSTILE = (
+    "[bold]x[/bold] [@click=app.quit]quit[/] [",
+    "\x1b[31mred\x1b]0;title\x07 \x9b2J \x08\x7f",
+    "a" * 700,
+    "<b>html</b> <script>x</script> &lt; \\[ \\x1b",
+    "\u202eright to left\u202c \u200b\u200d\ufeff שלום مرحبا",
+    "![image](http://x/y.png) [link](javascript:alert) <http://auto.link>",
+    "```\nunclosed [red]\n\x1b[2J",
+    "e\u0301\u0301\u0301 👩\u200d👩\u200d👧 \ud7ff \ufffd",
+    "[/] [[ ]] $text-error {x} {{ y }}",
+)
+
+
+@pytest.mark.parametrize("shows_tokens", [False, True])
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+async def test_nothing_a_model_says_is_obeyed(
+    tmp_path: Path, text: str, shows_tokens: bool
+) -> None:
+    """The text goes through question, reasoning, answer, title, notice and prompt."""
+    pool = ScriptedPool(
+        {text: f"<think>{text}</think>{text}"}, context_size=20_000, notices=(text,)
+    )
+    async with chat_on(pool, tmp_path, options=Options(policy="fixed:ngram")) as chat:
+        if shows_tokens:
+            await chat.pilot.press("f2")
+        await chat.ask(text)
+        assert chat.app.desk.chat.turns[0].answer == text.lstrip()
+        await chat.pilot.press("ctrl+o")
+        await chat.pilot.press("f4")
+        await chat.pilot.pause()
+        screen = chat.screen()
+        await chat.pilot.press("escape")
+        screen += chat.screen()
+        assert not set(screen) & set("\x1b\x07\x08\x7f\x9b\u202e\ufeff")
+        assert chat.app.is_running
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_random_texts_are_shown(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    parts = [*HOSTILE, "[b]", "`", "*", "_", "\n", "\n\n", "|", "    ", "#", "> ", "1. ", "é", "🙂"]
+    replies = {f"q{n}": "".join(rng.choices(parts, k=6)) for n in range(3)}
+    async with chat_on(ScriptedPool(replies, context_size=200_000), tmp_path) as chat:
+        await chat.ask("/policy plain")
+        for question, answer in replies.items():
+            await chat.ask(question)
+            assert chat.app.desk.chat.turns[-1].answer in (answer, answer.lstrip())
+            await chat.pilot.press("f2")
+            await chat.pilot.pause()
+            assert not set(chat.screen()) & set("\x1b\x07\x08\x9b\u202e")

@@ -1,0 +1,63 @@
+"""The lines between the conversation and the prompt: legend, status, what a command may be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from tui.desk import Desk
+from tui.figures import percent
+from tui.marks import Legend
+from tui.panel import status
+from tui.show import legend_line, plain, redraw
+
+MOST_HINTS = 8
+
+
+class Board(Vertical):
+    """Shows how the decoding goes in one line, and around it what is needed now and then."""
+
+    def compose(self) -> ComposeResult:
+        """Yield the three."""
+        yield Static(id="legend")
+        yield Static(id="status")
+        yield Static(id="hints")
+
+    def draw(
+        self, desk: Desk, legend: Legend, *, has_panel: bool, has_legend: bool, follows: bool
+    ) -> None:
+        """Draw legend and status; with a panel the status says only what that does not."""
+        line = self.query_one("#legend", Static)
+        line.display = has_legend and bool(legend.arms)
+        redraw(line, legend_line(legend))
+        redraw(
+            self.query_one("#status", Static), _status(desk, has_panel=has_panel, follows=follows)
+        )
+
+    def hint(self, found: Sequence[tuple[str, str]]) -> None:
+        """Show what a line may become, and what each is about."""
+        box = self.query_one("#hints", Static)
+        box.display = bool(found)
+        width = max((len(name) for name, _ in found), default=0)
+        lines = [f"{name:{width}}  {summary}".rstrip() for name, summary in found[:MOST_HINTS]]
+        if len(found) > MOST_HINTS:
+            lines[-1] = f"… {len(found) - MOST_HINTS + 1} more, Tab completes"
+        box.update(plain("\n".join(lines)))
+
+
+def _status(desk: Desk, *, has_panel: bool, follows: bool) -> Content:
+    if desk.setup is None:
+        return plain(f"loading the models {percent(desk.loaded)}" if desk.is_busy else "no models")
+    if has_panel:
+        line = plain(desk.chat.title or "a new conversation")
+    else:
+        line = status(desk.live, desk.setup, is_busy=desk.is_answering)
+    if desk.is_stopping:
+        return plain("stopping · ").append(line)
+    if desk.is_answering and not desk.live.snapshot.prompt_tokens:
+        return plain("reading the prompt · ").append(line)
+    return line if follows else plain("↓ more below, Ctrl+End · ").append(line)

@@ -1,0 +1,112 @@
+"""The decoding at work: a panel beside the conversation, or one line below it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+
+from metasd_local.stats import ArmCounts, Snapshot
+from tui.figures import gain, gain_text, percent, sparkline, speed
+from tui.live import NUM_RECENT_ROUNDS, Live
+from tui.marks import OWN, Legend
+from tui.show import plain
+
+if TYPE_CHECKING:
+    from metasd_local.session import Setup
+
+NAME_WIDTH = 12
+HEADER = f"  {'arm':{NAME_WIDTH}} rounds  acc.  len tok/s score recent"
+COUNTS = "0123456789abcdefg"
+"""How the accepted tokens of a round are written, up to the widest window."""
+MUTED = "$text-muted"
+
+
+def panel(live: Live, setup: Setup, legend: Legend) -> Content:
+    """Return everything there is to know about the answer that is being given."""
+    snapshot = live.snapshot
+    now = live.speed_now if snapshot.finish_reason is None else snapshot.tokens_per_second
+    lines = [
+        plain(f"{setup.pool} · {setup.policy} · {setup.scheme}", "bold"),
+        plain(f"{setup.device} · {_threads(setup)} · context {context_text(snapshot, setup)}"),
+        plain(
+            f"{speed(now)} tok/s {'now' if snapshot.finish_reason is None else ''}".rstrip()
+            + f" · plain ~{speed(_plain_speed(live))} · gain {gain_text(gain(now, live.plain_s))}"
+        ),
+    ]
+    if snapshot.prompt_tokens:
+        lines.append(
+            plain(
+                f"prompt {snapshot.prompt_tokens} tokens, {snapshot.prompt_tokens_reused} "
+                f"known already · read in {snapshot.seconds_prompt:.2f} s",
+                MUTED,
+            )
+        )
+    lines += [Content(""), plain(HEADER, MUTED)]
+    names = dict.fromkeys((*setup.drafters, *snapshot.arms, *live.scores))
+    lines += [_arm_row(name, live, snapshot, legend) for name in names]
+    if live.strip:
+        arms = [
+            (legend.sign(event.arm) if event.drafted else "·", legend.colour(event.arm))
+            for event in live.strip
+        ]
+        counts = "".join(COUNTS[min(event.accepted, len(COUNTS) - 1)] for event in live.strip)
+        lines += [
+            Content(""),
+            plain("last rounds: who drafted, how many were accepted", MUTED),
+            Content.assemble(*arms),
+            plain(counts),
+        ]
+    return Content("\n").join(lines)
+
+
+def status(live: Live, setup: Setup, *, is_busy: bool) -> Content:
+    """Return the panel folded into one line."""
+    snapshot = live.snapshot
+    if not snapshot.rounds:
+        parts = [setup.pool, setup.policy, setup.device, _threads(setup)]
+        return plain(" · ".join((*parts, f"context {setup.context_size}")))
+    now = live.speed_now if is_busy else snapshot.tokens_per_second
+    parts = [
+        f"▸{live.arm}" if is_busy else setup.policy,
+        f"{speed(now)} tok/s",
+        f"plain ~{speed(_plain_speed(live))}",
+        gain_text(gain(now, live.plain_s)),
+        f"{percent(snapshot.acceptance_rate)} accepted",
+        f"context {percent((snapshot.prompt_tokens + snapshot.emitted) / setup.context_size)}",
+    ]
+    return plain(" · ".join(parts))
+
+
+def context_text(snapshot: Snapshot, setup: Setup) -> str:
+    """Return how full the context is."""
+    used = snapshot.prompt_tokens + snapshot.emitted
+    return f"{used} of {setup.context_size} ({percent(used / setup.context_size)})"
+
+
+def _arm_row(name: str, live: Live, snapshot: Snapshot, legend: Legend) -> Content:
+    counts = snapshot.arms.get(name, ArmCounts())
+    share = counts.rounds / snapshot.rounds if snapshot.rounds else None
+    length = f"{counts.emitted / counts.rounds:.1f}" if counts.rounds else "-"
+    pace = speed(counts.emitted / counts.seconds if counts.seconds else None)
+    score = live.scores.get(name)
+    shown_score = "-" if score is None else f"{score:.2f}" if math.isfinite(score) else "new"
+    is_current = name == live.arm and snapshot.finish_reason is None
+    colour = legend.colour(name) if name != OWN else ""
+    return Content.assemble(
+        ("▸" if is_current else " ", "bold"),
+        (legend.sign(name), f"{colour} bold"),
+        plain(f"{name[:NAME_WIDTH]:{NAME_WIDTH}}", f"{colour} bold" if is_current else colour),
+        f" {percent(share):>6} {percent(counts.acceptance_rate):>5} {length:>4} {pace:>5} ",
+        f"{shown_score:>5} ",
+        f"{sparkline(live.recent(name)):{NUM_RECENT_ROUNDS}}",
+    )
+
+
+def _plain_speed(live: Live) -> float | None:
+    return 1 / live.plain_s if live.plain_s else None
+
+
+def _threads(setup: Setup) -> str:
+    return "1 thread" if setup.threads == 1 else f"{setup.threads} threads"

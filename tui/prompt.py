@@ -1,0 +1,160 @@
+"""Where the user types: several lines, history, completion of commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.reactive import var
+from textual.widgets import TextArea
+
+from tui.show import plain
+
+
+class Prompt(TextArea):
+    """Enter sends, Ctrl+J (Shift+Enter where the terminal tells them apart) begins a line."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("pageup", "app.scroll_page(-1)", "Scroll up", show=False),
+        Binding("pagedown", "app.scroll_page(1)", "Scroll down", show=False),
+        Binding("ctrl+end", "app.follow", "Go to the end", show=False),
+    ]
+
+    editing: var[int | None] = var[int | None](None)
+    """The index of the turn that the question replaces."""
+
+    @dataclass
+    class Sent(Message):
+        """The user pressed Enter."""
+
+        text: str
+
+    def __init__(self) -> None:
+        super().__init__(
+            tab_behavior="focus",
+            highlight_cursor_line=False,
+            placeholder="Ask something · Enter sends, Ctrl+J begins a line, /help",
+        )
+        self.past: list[str] = []
+        """What was sent before, the newest last."""
+        self.candidates: Callable[[str], Sequence[str]] = lambda _: ()
+        """What a line with a command may become."""
+        self._attached: list[tuple[str, str]] = []
+        """Names and texts of the files that go with the question."""
+        self._sent: tuple[str, list[tuple[str, str]]] = ("", [])
+        """What was typed and attached last."""
+        self._place = 0
+        """How far back in the history the text is; 0 is what is being typed."""
+        self._draft = ""
+
+    def put(self, text: str) -> None:
+        """Replace the text, the cursor at its end."""
+        self.load_text(text)
+        self.move_cursor(self.document.end)
+
+    def attach(self, name: str, text: str) -> None:
+        """Send a text with the question."""
+        self._attached.append((name, text))
+        self._label()
+
+    def with_files(self, typed: str) -> str:
+        """Return a question with what is attached to it."""
+        files = (f"{name}:\n```\n{text}\n```\n\n" for name, text in self._attached)
+        return "".join(files) + typed
+
+    def was_sent(self, typed: str) -> None:
+        """Begin anew, but know what to take back."""
+        self._sent, self._attached, self.editing = (typed, self._attached), [], None
+        self.remember(typed)
+        self._label()
+
+    def nothing_sent(self) -> None:
+        """Forget what was sent: there is nothing to take back."""
+        self._sent = ("", [])
+
+    def take_back(self) -> None:
+        """Offer again what was sent last, unless something else is being typed."""
+        typed, files = self._sent
+        if not self.text and not self._attached:
+            self._attached = files
+            self.put(typed)
+        self._label()
+
+    def watch_editing(self) -> None:
+        """Say what the question will replace."""
+        self._label()
+
+    def _label(self) -> None:
+        replaced = "" if self.editing is None else f"instead of question {self.editing + 1}"
+        self.border_title = replaced and f"{replaced} · Esc leaves it as it is"
+        sizes = "; ".join(f"{name}, {len(text):,} characters" for name, text in self._attached)
+        # A string would be read as markup.
+        self.border_subtitle = plain(sizes)
+
+    def remember(self, text: str) -> None:
+        """Add what was sent to the history."""
+        self.past = [*(each for each in self.past if each != text), text]
+        self._place = 0
+
+    def on_key(self, event: events.Key) -> None:
+        """Send, begin a line, complete.
+
+        Not by bindings: with priority they would overtake the letters typed just before, and
+        without it the text area would take the keys first.
+        """
+        if event.key == "enter":
+            self._send()
+        elif event.key in ("ctrl+j", "shift+enter", "alt+enter"):
+            self.insert("\n")
+        elif event.key == "tab" and self.text.startswith("/"):
+            self._complete()
+        else:
+            return
+        event.stop()
+        event.prevent_default()
+
+    def _send(self) -> None:
+        if self.text.strip():
+            text = self.text.strip("\n")
+            self.put("")
+            self.post_message(self.Sent(text))
+
+    def _complete(self) -> None:
+        """Complete a command as far as it is clear."""
+        candidates = self.candidates(self.text)
+        common = candidates[0] if candidates else ""
+        while not all(candidate.startswith(common) for candidate in candidates):
+            common = common[:-1]
+        if len(common) > len(self.text):
+            self.put(common)
+
+    def action_cursor_up(self, select: bool = False) -> None:
+        """Go up; from the first line, back in the history."""
+        if select or self.cursor_location[0] > 0 or self._place >= len(self.past):
+            super().action_cursor_up(select)
+            return
+        self._recall(self._place + 1)
+
+    def action_cursor_down(self, select: bool = False) -> None:
+        """Go down; from the last line, forward in the history."""
+        is_last = self.cursor_location[0] == self.document.line_count - 1
+        if select or not is_last or self._place == 0:
+            super().action_cursor_down(select)
+            return
+        self._recall(self._place - 1)
+
+    def _recall(self, place: int) -> None:
+        if self._place == 0:
+            self._draft = self.text
+        self._place = place
+        self.put(self.past[-place] if place else self._draft)
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Take pasted text as it is, but for what a terminal would obey."""
+        event.prevent_default()
+        event.stop()
+        self.insert(plain(event.text.replace("\r\n", "\n").replace("\r", "\n")).plain)
