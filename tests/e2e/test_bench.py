@@ -121,6 +121,7 @@ def test_the_report_is_for_people(prompts: Path) -> None:
     assert max(map(len, finished.stdout.splitlines())) <= 79
 
 
+@pytest.mark.full
 def test_a_chat_configured_otherwise_changes_no_measurement(
     prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +190,7 @@ def test_ctrl_c_prints_what_was_measured(prompts: Path, tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.full
 def test_emulated_figures_are_labelled(tmp_path: Path) -> None:
     """Nobody can take them for a real pool's."""
     made = metasd(

@@ -36,12 +36,8 @@ def check_specialists_lead_at_home(num_prompts: int) -> None:
         assert max(rates, key=rates.__getitem__) == domain, rates
 
 
-def test_each_specialist_accepts_more_at_home_than_every_other_one() -> None:
-    check_specialists_lead_at_home(2)
-
-
 @pytest.mark.full
-def test_each_specialist_accepts_more_at_home_than_every_other_one_in_full() -> None:
+def test_each_specialist_accepts_more_at_home_than_every_other_one() -> None:
     check_specialists_lead_at_home(30)
 
 

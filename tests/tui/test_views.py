@@ -93,7 +93,7 @@ HOSTILE = (
 )
 
 
-@pytest.mark.parametrize("shows_tokens", [False, True])
+@pytest.mark.parametrize("shows_tokens", [pytest.param(False, marks=pytest.mark.full), True])
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 async def test_nothing_a_model_says_is_obeyed(
     tmp_path: Path, text: str, shows_tokens: bool
@@ -117,7 +117,9 @@ async def test_nothing_a_model_says_is_obeyed(
         assert chat.app.is_running
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, pytest.param(1, marks=pytest.mark.full), pytest.param(2, marks=pytest.mark.full)]
+)
 async def test_random_texts_are_shown(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     parts = [*HOSTILE, "[b]", "`", "*", "_", "\n", "\n\n", "|", "    ", "#", "> ", "1. ", "é", "🙂"]

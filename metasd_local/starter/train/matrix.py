@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metasd_local.compose import open_session
-from metasd_local.config import Options
 from metasd_local.errors import ContextFull
 from metasd_local.events import RoundDone
+from metasd_local.options import Options
 from metasd_local.stats import LoopFinder
 
 WINDOW = 5
