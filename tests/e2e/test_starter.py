@@ -1,4 +1,4 @@
-"""The embedded pool keeps what its card says: specialists are ahead at home."""
+"""The embedded pool keeps what its card says, and its training text what is held out."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 
 from metasd_local.catalogue import read_catalogue
+from metasd_local.starter import train
+from metasd_local.starter.train.config import DomainSettings
+from metasd_local.starter.train.forms import WORD, read_groups
 from metasd_local.starter.train.matrix import Cell, measure
+from metasd_local.starter.train.records import is_held_out, read_records
 
 POOL = read_catalogue()["starter"]
 SPECIALISTS = ("code", "maths", "translation", "dialogue")
 MAX_POOL_BYTES = 32_000_000
+SAMPLE = Path(train.__file__).parent / "sample"
 
 
 def read_prompts(domain: str, count: int) -> list[str]:
@@ -44,3 +49,26 @@ def test_each_specialist_accepts_more_at_home_than_every_other_one() -> None:
 def test_the_pool_is_small_enough_to_be_embedded() -> None:
     paths = (POOL.target, *(drafter.path for drafter in POOL.drafters))
     assert sum(path.stat().st_size for path in paths) <= MAX_POOL_BYTES
+
+
+@pytest.mark.parametrize("form", ["single", "joined"])
+def test_no_training_text_shows_a_held_out_record(form: str) -> None:
+    settings = DomainSettings(form=form)
+    groups = read_groups(SAMPLE, "translation", settings, 1, held_out=False)
+    shown = "\n".join(record.response for group in groups for record in group)
+    kept = [
+        record.response for record in read_records(SAMPLE, "translation") if is_held_out(record)
+    ]
+    # Short sentences stand in several records.
+    long = [text for text in kept if len(text) > 40]
+    assert long
+    assert not [text for text in long if text in shown]
+
+
+def test_a_copied_answer_has_every_word_from_its_prompt() -> None:
+    files = ("code", "dialogue", "maths", "stories")
+    settings = DomainSettings(form="copied", files=files, max_characters=3000)
+    groups = list(read_groups(SAMPLE, "copying", settings, 1, held_out=False))
+    assert len(groups) > 100
+    for (record,) in groups:
+        assert set(WORD.findall(record.response)) <= set(WORD.findall(record.prompt))

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     default = HERE / ("smoke.toml" if options.smoke else "config.toml")
     try:
-        config = load_config(options.config or default)
+        config = load_config(options.config or default, has_cuda=torch.cuda.is_available())
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -72,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
         "--init",
         type=Path,
         metavar="FOLDER",
-        help="take tokeniser and target from FOLDER (target.npz, config.json, "
-        "tokenizer.json) instead of training them",
+        help="take the tokeniser from FOLDER and start the target from its weights "
+        "(tokenizer.json, config.json, target.npz)",
     )
     parser.add_argument(
         "--eval",

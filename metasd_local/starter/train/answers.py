@@ -1,24 +1,22 @@
 """The target's own answers to training prompts, with its leading probabilities, for distillation.
 
-Owns batched generation and the file of answers; must not know about drafters.
+Owns batched generation through llama.cpp and the file of answers; must not know about drafters.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
+from llama_cpp import llama_cpp as api
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
-from metasd_local.starter.train.data import END
-from metasd_local.starter.train.model import Llama, place, rope_table, rotate
+from metasd_local.backend.library import open_library
+from metasd_local.starter.train.config import AnswerSettings
+from metasd_local.starter.train.data import END, USER, nearest_mark
 
 NUM_LEADING = 16
-NUM_BATCHES_TOGETHER = 8
+MICRO_BATCH = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,123 +31,129 @@ class Answers:
     """(num_tokens, NUM_LEADING): their probabilities; all 0 inside a prompt."""
 
 
+@dataclass(slots=True)
+class _Slot:
+    """One answer in the making."""
+
+    tokens: list[int]
+    num_prompt: int
+    is_greedy: bool
+    num_fed: int = 0
+    leading: list[NDArray[np.int64]] = field(default_factory=list)
+    probs: list[NDArray[np.float32]] = field(default_factory=list)
+
+
 class Generator:
-    """Continue many prompts at once, each row at the same position, keys and values kept."""
+    """Answer many prompts at once, each in a sequence of its own of one llama.cpp context."""
 
-    def __init__(self, model: Llama, temperature: float, max_new: int, seed: int) -> None:
-        self.device = place(model)
-        self.model = model.bfloat16().eval()
-        self.temperature = temperature
-        self.max_new = max_new
-        self.noise = torch.Generator(self.device).manual_seed(seed)
-
-    def answer(self, prompts: Sequence[Sequence[int]]) -> Answers:
-        """Answer prompts of similar length; even rows greedily, odd rows sampled.
-
-        A row ends at END or after max_new tokens. Prompts longer than the shortest are fed token
-        by token while the others already answer, so no padding is ever seen.
-        """
-        with torch.inference_mode():
-            return self._answer(prompts)
-
-    def _answer(self, prompts: Sequence[Sequence[int]]) -> Answers:
-        shortest = min(len(prompt) for prompt in prompts)
-        limit = max(len(prompt) for prompt in prompts) + self.max_new
-        shape, count = self.model.shape, len(prompts)
-        head_size = shape.hidden_size // shape.num_heads
-        at = {"device": self.device}
-        kept = torch.zeros((shape.num_layers, 2, count, shape.num_heads, limit, head_size), **at)
-        tokens = torch.full((count, limit), END, **at)
-        lengths = torch.tensor([len(prompt) for prompt in prompts], **at)
-        for row, prompt in enumerate(prompts):
-            tokens[row, : len(prompt)] = torch.tensor(prompt)
-        leading = torch.zeros((count, limit, NUM_LEADING), dtype=torch.int64, **at)
-        probs = torch.zeros((count, limit, NUM_LEADING), dtype=torch.float16, **at)
-        ends = torch.minimum(lengths + self.max_new, torch.tensor(limit, **at))
-        rows = torch.arange(count, **at)
-        fed = tokens[:, :shortest]
-        for position in range(shortest, limit):
-            logits = self._step(fed, position - fed.shape[1], kept).float()
-            best = functional.softmax(logits, dim=-1).topk(NUM_LEADING)
-            answering = (position >= lengths[rows]) & (position < ends[rows])
-            chosen = torch.where(rows % 2 == 0, best.indices[:, 0], self._sample(logits))
-            tokens[rows, position] = torch.where(answering, chosen, tokens[rows, position])
-            leading[rows, position] = best.indices
-            probs[rows, position] = (best.values * answering[:, None]).half()
-            ends[rows[answering & (chosen == END)]] = position + 1
-            alive = ends[rows] > position + 1
-            if not bool(alive.any()):
-                break
-            if int(alive.sum()) <= 0.75 * len(rows):
-                rows, kept = rows[alive], kept[:, :, alive]
-            fed = tokens[rows, position : position + 1]
-        used = torch.arange(limit, **at) < ends[:, None]
-        return Answers(
-            tokens=tokens[used].cpu().numpy().astype(np.uint16),
-            leading=leading[used].cpu().numpy().astype(np.uint16),
-            probs=probs[used].cpu().numpy(),
+    def __init__(self, path: Path, settings: AnswerSettings, num_threads: int, seed: int) -> None:
+        open_library()
+        self.settings = settings
+        self.rng = np.random.default_rng(seed)
+        self.model = api.llama_model_load_from_file(
+            str(path).encode(), api.llama_model_default_params()
         )
+        self.vocab_size = api.llama_vocab_n_tokens(api.llama_model_get_vocab(self.model))
+        limits = api.llama_context_default_params()
+        limits.n_seq_max = settings.batch_size
+        limits.n_ctx = settings.batch_size * (settings.max_prompt + settings.max_new)
+        limits.n_batch = settings.batch_size * settings.max_prompt
+        limits.n_ubatch = MICRO_BATCH
+        limits.n_threads = limits.n_threads_batch = num_threads
+        limits.kv_unified = False
+        self.context = api.llama_init_from_model(self.model, limits)
+        self.batch = api.llama_batch_init(limits.n_batch, 0, 1)
 
-    def _sample(self, logits: Tensor) -> Tensor:
-        uniform = torch.rand(logits.shape, generator=self.noise, device=self.device).clamp_min(1e-9)
-        return (logits / self.temperature - torch.log(-torch.log(uniform))).argmax(dim=-1)
+    def close(self) -> None:
+        """Give the memory of llama.cpp back."""
+        api.llama_batch_free(self.batch)
+        api.llama_free(self.context)
+        api.llama_model_free(self.model)
 
-    def _step(self, fed: Tensor, past: int, kept: Tensor) -> Tensor:
-        """Feed (count, width) tokens after `past` positions; return the last ones' logits.
+    def answer(self, prompts: Iterable[Sequence[int]]) -> Iterator[Answers]:
+        """Yield prompts with their answers as they end; every second one greedy, others sampled.
 
-        Attention runs in float32: for single queries it is twice as fast so on a CPU.
+        An answer ends at END or after max_new tokens. Prompts above max_prompt are passed over.
         """
-        model = self.model
-        count, width = fed.shape
-        shape = model.shape
-        head_size = shape.hidden_size // shape.num_heads
-        cosine, sine = rope_table(past + width, head_size, shape.rope_theta, fed.device)
-        cosine, sine = cosine[past:], sine[past:]
-        hidden = model.token_embd(fed)
-        for index, block in enumerate(model.blk):
-            normed = block.attn_norm(hidden)
-            by_head = (count, width, shape.num_heads, head_size)
-            query = rotate(block.attn_q(normed).view(by_head).transpose(1, 2), cosine, sine)
-            key = rotate(block.attn_k(normed).view(by_head).transpose(1, 2), cosine, sine)
-            keys, values = kept[index, 0], kept[index, 1]
-            keys[:, :, past : past + width] = key
-            values[:, :, past : past + width] = block.attn_v(normed).view(by_head).transpose(1, 2)
-            mixed = functional.scaled_dot_product_attention(
-                query.float(),
-                keys[:, :, : past + width],
-                values[:, :, : past + width],
-                is_causal=width > 1,
-            )
-            hidden = hidden + block.attn_output(mixed.bfloat16().transpose(1, 2).flatten(2))
-            hidden = hidden + block.feed(hidden)
-        return model.head(hidden[:, -1])
+        waiting = (prompt for prompt in prompts if len(prompt) <= self.settings.max_prompt)
+        numbered = enumerate(waiting)
+        slots: dict[int, _Slot] = {}
+        memory = api.llama_get_memory(self.context)
+        api.llama_memory_clear(memory, True)
+        while True:
+            for index in range(self.settings.batch_size):
+                if index not in slots and (following := next(numbered, None)) is not None:
+                    number, prompt = following
+                    is_greedy = number % 2 == 0 or not self.settings.temperature
+                    slots[index] = _Slot(list(prompt), len(prompt), is_greedy)
+            if not slots:
+                return
+            self._step(slots)
+            for index, slot in list(slots.items()):
+                num_new = len(slot.tokens) - slot.num_prompt
+                if slot.tokens[-1] == END or num_new == self.settings.max_new:
+                    api.llama_memory_seq_rm(memory, index, -1, -1)
+                    yield _finished(slots.pop(index))
+
+    def _step(self, slots: Mapping[int, _Slot]) -> None:
+        """Feed what the slots have not fed yet; append one token to each."""
+        count = 0
+        for index, slot in slots.items():
+            for position in range(slot.num_fed, len(slot.tokens)):
+                self.batch.token[count] = slot.tokens[position]
+                self.batch.pos[count] = position
+                self.batch.n_seq_id[count] = 1
+                self.batch.seq_id[count][0] = index
+                self.batch.logits[count] = position == len(slot.tokens) - 1
+                count += 1
+            slot.num_fed = len(slot.tokens)
+        self.batch.n_tokens = count
+        if status := api.llama_decode(self.context, self.batch):
+            raise RuntimeError(f"llama_decode returned {status}; it should return 0")
+        shape = (len(slots), self.vocab_size)
+        logits = np.ctypeslib.as_array(api.llama_get_logits(self.context), shape)
+        best = np.argpartition(logits, -NUM_LEADING, axis=1)[:, -NUM_LEADING:]
+        highest = logits.max(axis=1, keepdims=True)
+        mass = np.exp(logits - highest).sum(axis=1, keepdims=True)
+        probs = np.exp(np.take_along_axis(logits, best, axis=1) - highest) / mass
+        for row, slot in enumerate(slots.values()):
+            chosen = int(probs[row].argmax())
+            if not slot.is_greedy:
+                weights = probs[row] ** (1.0 / self.settings.temperature)
+                chosen = int(self.rng.choice(NUM_LEADING, p=weights / weights.sum()))
+            slot.tokens.append(int(best[row, chosen]))
+            slot.leading.append(best[row])
+            slot.probs.append(probs[row])
+
+
+def _finished(slot: _Slot) -> Answers:
+    blank = ((slot.num_prompt, 0), (0, 0))
+    return Answers(
+        tokens=np.array(slot.tokens, dtype=np.uint16),
+        leading=np.pad(np.array(slot.leading, dtype=np.uint16), blank),
+        probs=np.pad(np.array(slot.probs, dtype=np.float16), blank),
+    )
 
 
 def write_answers(
     path: Path,
     generator: Generator,
     prompts: Iterable[Sequence[int]],
-    batch_size: int,
     max_tokens: int,
     report: Callable[[int], None],
 ) -> None:
     """Answer prompts until max_tokens answer tokens are there, and leave them at path (.npz).
 
-    report: takes the number of answer tokens so far, once per batch. Prompts of similar length
-    are answered together.
+    report: takes the number of answer tokens so far, after each answer.
     """
     parts: list[Answers] = []
     num_answered = 0
-    waiting = iter(prompts)
-    while num_answered < max_tokens:
-        together = sorted(islice(waiting, NUM_BATCHES_TOGETHER * batch_size), key=len)
-        if not together:
+    for part in generator.answer(prompts):
+        parts.append(part)
+        num_answered += int((part.probs[:, 0] > 0).sum())
+        report(num_answered)
+        if num_answered >= max_tokens:
             break
-        for start in range(0, len(together), batch_size):
-            part = generator.answer(together[start : start + batch_size])
-            parts.append(part)
-            num_answered += int((part.probs[:, 0] > 0).sum())
-            report(num_answered)
     partial = path.with_suffix(".partial.npz")
     np.savez(
         partial,
@@ -171,15 +175,13 @@ def draw_answers(
     mixture: Mapping[str, float],
     batch_size: int,
     window: int,
-    seed: int,
-    step: int,
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Draw one step's windows; the same seed and step always give the same ones.
+    """Draw windows of the answers that begin with a prompt, where one is near enough.
 
     Returns input tokens (batch_size, window) and, for the token after each, the target's leading
     tokens and probabilities (batch_size, window, NUM_LEADING).
     """
-    rng = np.random.default_rng((seed, step))
     domains = sorted(mixture)
     shares = np.array([mixture[domain] for domain in domains])
     tokens = np.empty((batch_size, window), dtype=np.int64)
@@ -187,7 +189,9 @@ def draw_answers(
     probs = np.empty((batch_size, window, NUM_LEADING), dtype=np.float32)
     for row, index in enumerate(rng.choice(len(domains), size=batch_size, p=shares / shares.sum())):
         part = answers[domains[index]]
-        start = int(rng.integers(0, len(part.tokens) - window))
+        start = nearest_mark(
+            part.tokens, USER, int(rng.integers(0, len(part.tokens) - window)), window
+        )
         tokens[row] = part.tokens[start : start + window]
         leading[row] = part.leading[start + 1 : start + window + 1]
         probs[row] = part.probs[start + 1 : start + window + 1]

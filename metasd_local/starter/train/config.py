@@ -49,24 +49,35 @@ class FitSettings:
     final: float
     """Rate at the last step as a share of learning_rate."""
     weight_decay: float
+    parts: int
+    """Batches per step, of about equal numbers of tokens, on one core each."""
     batch_size: int
-    """Windows per step."""
+    """Windows per part."""
     window: int
     """Tokens per training window."""
+    long_share: float
+    """Share of the parts, in [0, 1], that are drawn in windows of long_window tokens."""
+    long_window: int
+    prompt_weight: float
+    """Weight of a prompt's tokens in the loss, in [0, 1]; an answer's weigh 1."""
     bfloat16: bool
     """Autocast matrix products to bfloat16."""
-    compiled: bool
-    """Fuse the loop with torch.compile; needs a C++ compiler, doubles the speed."""
 
 
 @dataclass(frozen=True, slots=True)
 class DomainSettings:
-    """What is taken of one DOMAIN.jsonl.gz."""
+    """What is taken of the text, and in which form."""
 
     share: float = 1.0
     """Weight of the domain in the target's mixture."""
     sources: tuple[str, ...] = ()
     """Keep only records whose source contains one of these; empty keeps all."""
+    files: tuple[str, ...] = ()
+    """Names of the .jsonl.gz files it is taken from; empty: the domain's own name."""
+    form: str = "single"
+    """How records become prompts and answers: a function of forms.py."""
+    max_characters: int = 1_000_000
+    """Keep only records with at most this many characters, prompt and response together."""
     running_text: float = 1.0
     """Share of the records without a prompt to keep, in [0, 1]."""
     max_tokens: int = 8_000_000
@@ -78,6 +89,7 @@ class DrafterSettings:
     """One drafter of the pool."""
 
     name: str
+    shape: ModelShape
     mixture: Mapping[str, float]
     """Domain to weight; need not sum to 1."""
     start_from: str = ""
@@ -93,15 +105,15 @@ class AnswerSettings:
     """The target's own answers to training prompts, which drafters are trained on last."""
 
     max_tokens: int
-    """Answer tokens of all domains together, each rounded up to eight batches; 0: none."""
+    """Answer tokens of all domains together; 0: none."""
     temperature: float
     """Of every second answer; the others are greedy."""
     max_prompt: int
-    """Longer prompts are cut; tokens."""
+    """Longer prompts are passed over; tokens."""
     max_new: int
     """Tokens per answer at most."""
     batch_size: int
-    """Prompts answered at once."""
+    """Answers in the making at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +139,9 @@ class Config:
     """Text bytes per domain shown to the tokeniser's training."""
     matrix_prompts: int
     """Prompts per domain of the acceptance matrix."""
+    quality_prompts: int
+    """Prompts per domain whose answers are scored."""
     target: ModelShape
-    drafter: ModelShape
     fit_target: FitSettings
     fit_drafter: FitSettings
     distil_drafter: FitSettings
@@ -139,8 +152,6 @@ class Config:
     drafters: tuple[DrafterSettings, ...]
 
     def __post_init__(self) -> None:
-        if self.target.vocab_size != self.drafter.vocab_size:
-            raise SettingsError("target and drafter must have one vocab_size")
         known: set[str] = set()
         for drafter in self.drafters:
             unknown = set(drafter.mixture) - set(self.domains)
@@ -148,15 +159,20 @@ class Config:
                 raise SettingsError(f"drafters.{drafter.name}: no such domain {sorted(unknown)}")
             if drafter.start_from and drafter.start_from not in known:
                 raise SettingsError(f"drafters.{drafter.name}: start_from must be listed earlier")
+            if drafter.shape.vocab_size != self.target.vocab_size:
+                raise SettingsError("target and drafters must have one vocab_size")
             known.add(drafter.name)
 
 
-def load_config(path: Path) -> Config:
-    """Read a configuration file.
+def load_config(path: Path, *, has_cuda: bool) -> Config:
+    """Read a configuration file; its table `cuda` overrides the others where there is such a GPU.
 
     Raises: SettingsError for an unknown, missing or unusable key; OSError; TOMLDecodeError.
     """
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    on_cuda = tables.pop("cuda", {})
+    if has_cuda:
+        tables = _overridden(tables, on_cuda)
     model = tables.pop("model", {})
     fit = tables.pop("fit", {})
     try:
@@ -170,11 +186,6 @@ def load_config(path: Path) -> Config:
                     f"{path}: model.target",
                     {**model.get("common", {}), **model.get("target", {})},
                 ),
-                "drafter": _build(
-                    ModelShape,
-                    f"{path}: model.drafter",
-                    {**model.get("common", {}), **model.get("drafter", {})},
-                ),
                 "fit_target": _build(FitSettings, f"{path}: fit.target", fit.get("target", {})),
                 "fit_drafter": _build(FitSettings, f"{path}: fit.drafter", fit.get("drafter", {})),
                 "distil_drafter": _build(FitSettings, f"{path}: fit.distil", fit.get("distil", {})),
@@ -185,7 +196,7 @@ def load_config(path: Path) -> Config:
                     for name, fields in tables.pop("domains", {}).items()
                 },
                 "drafters": tuple(
-                    _build(DrafterSettings, f"{path}: drafters.{name}", {"name": name, **fields})
+                    _drafter(f"{path}: drafters.{name}", name, fields, model)
                     for name, fields in tables.pop("drafters", {}).items()
                 ),
                 **tables,
@@ -194,6 +205,24 @@ def load_config(path: Path) -> Config:
     except SettingsError as error:
         message = str(error)
         raise SettingsError(message if str(path) in message else f"{path}: {message}") from error
+
+
+def _drafter(
+    place: str, name: str, fields: Mapping[str, Any], model: Mapping[str, Any]
+) -> DrafterSettings:
+    """Build a drafter; its table `model` overrides the common shape of drafters."""
+    own = {**model.get("common", {}), **model.get("drafter", {}), **fields.get("model", {})}
+    others = {key: value for key, value in fields.items() if key != "model"}
+    shape = _build(ModelShape, f"{place}.model", own)
+    return _build(DrafterSettings, place, {"name": name, "shape": shape, **others})
+
+
+def _overridden(tables: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    changed = {
+        key: _overridden(tables.get(key, {}), value) if isinstance(value, dict) else value
+        for key, value in others.items()
+    }
+    return {**tables, **changed}
 
 
 Built = TypeVar("Built")

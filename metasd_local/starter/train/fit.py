@@ -1,4 +1,4 @@
-"""The training loop: AdamW, rate schedule, checkpoints, progress lines.
+"""The training loop: Muon and AdamW, rate schedule, checkpoints, progress lines.
 
 Owns optimisation and resuming; windows come from a function of the step, so a restart continues
 with the data it would have seen. Prints nothing: progress goes to the reporter it is given.
@@ -6,7 +6,8 @@ with the data it would have seen. Prints nothing: progress goes to the reporter 
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,46 +38,73 @@ def fit(
     model: Llama,
     settings: FitSettings,
     num_steps: int,
-    loss_at: Callable[[int], Tensor],
+    loss_at: Callable[[int, int], Tensor],
     checkpoint: Path,
     checkpoint_s: float,
     report: Callable[[Progress], None],
 ) -> None:
     """Train the model in place; leave the finished state in the checkpoint.
 
-    loss_at: step to the loss of that step's batch. An existing checkpoint is continued, a
-    finished one only loaded.
+    loss_at: step and part to the loss of that batch; called from several threads. An existing
+    checkpoint is continued, a finished one only loaded.
     """
-    optimiser = _optimiser(model, settings)
-    step = _resume(checkpoint, model, optimiser)
+    optimisers = _optimisers(model, settings)
+    step = _resume(checkpoint, model, optimisers)
     last_saved = last_report = time.monotonic()
     losses: list[float] = []
-    while step < num_steps:
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * rate_at(step, num_steps, settings)
-        optimiser.zero_grad(set_to_none=True)
-        loss = loss_at(step)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        losses.append(loss.item())
-        step += 1
-        now = time.monotonic()
-        if now - last_report >= PROGRESS_S or step == num_steps:
-            speed = len(losses) / (now - last_report)
-            report(
-                Progress(
-                    step=step,
-                    num_steps=num_steps,
-                    loss=sum(losses) / len(losses),
-                    tokens_per_second=speed * settings.batch_size * settings.window,
-                    remaining_s=(num_steps - step) / speed,
+    # On a CPU one core per part is faster than all cores on one, the more so when others need them.
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    num_workers = torch.get_num_threads() if on_cpu else 1
+    workers = ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,))
+    with workers:
+        while step < num_steps:
+            losses.append(_accumulate(model, workers, loss_at, step, settings.parts))
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimiser in optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = settings.learning_rate * rate_at(step, num_steps, settings)
+                optimiser.step()
+            step += 1
+            now = time.monotonic()
+            if now - last_report >= PROGRESS_S or step == num_steps:
+                speed = len(losses) / (now - last_report)
+                tokens = settings.parts * settings.batch_size * settings.window
+                report(
+                    Progress(
+                        step=step,
+                        num_steps=num_steps,
+                        loss=sum(losses) / len(losses),
+                        tokens_per_second=speed * tokens,
+                        remaining_s=(num_steps - step) / speed,
+                    )
                 )
-            )
-            losses, last_report = [], now
-        if now - last_saved >= checkpoint_s or step == num_steps:
-            _save(checkpoint, model, optimiser, step)
-            last_saved = now
+                losses, last_report = [], now
+            if now - last_saved >= checkpoint_s or step == num_steps:
+                _save(checkpoint, model, optimisers, step)
+                last_saved = now
+
+
+def _accumulate(
+    model: Llama,
+    workers: ThreadPoolExecutor,
+    loss_at: Callable[[int, int], Tensor],
+    step: int,
+    num_parts: int,
+) -> float:
+    """Leave the mean gradient of a step's parts in the model; return their mean loss."""
+    parameters = list(model.parameters())
+
+    def backward(part: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        loss = loss_at(step, part) / num_parts
+        return loss.detach(), torch.autograd.grad(loss, parameters)
+
+    total = 0.0
+    # Added in the order of the parts, so that equal steps give equal bytes.
+    for part, (loss, gradients) in enumerate(workers.map(backward, range(num_parts))):
+        total += float(loss)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient if part == 0 else parameter.grad.add_(gradient)
+    return total
 
 
 def rate_at(step: int, num_steps: int, settings: FitSettings) -> float:
@@ -96,33 +124,45 @@ def load_weights(checkpoint: Path, model: Llama) -> int:
     return int(state["step"])
 
 
-def _optimiser(model: Llama, settings: FitSettings) -> torch.optim.AdamW:
-    matrices = [value for value in model.parameters() if value.ndim > 1]
-    vectors = [value for value in model.parameters() if value.ndim == 1]
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-        betas=(0.9, 0.95),
-        fused=True,
-    )
+def _optimisers(model: Llama, settings: FitSettings) -> list[torch.optim.Optimizer]:
+    """Return Muon for the layers' matrices and AdamW for everything else.
+
+    Source: Muon is Keller Jordan's, its scale that of Moonlight (arXiv 2502.16982, equation 4).
+    """
+    named = list(model.named_parameters())
+    vectors = [values for _, values in named if values.ndim == 1]
+    tables = [values for name, values in named if values.ndim > 1 and "blk." not in name]
+    matrices = [values for name, values in named if values.ndim > 1 and "blk." in name]
+    decay, rate = settings.weight_decay, settings.learning_rate
+    return [
+        torch.optim.Muon(matrices, rate, decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(
+            [
+                {"params": tables, "weight_decay": decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=rate,
+            betas=(0.9, 0.95),
+            fused=True,
+        ),
+    ]
 
 
-def _resume(checkpoint: Path, model: Llama, optimiser: torch.optim.Optimizer) -> int:
+def _resume(checkpoint: Path, model: Llama, optimisers: Sequence[torch.optim.Optimizer]) -> int:
     if not checkpoint.exists():
         return 0
     device = next(model.parameters()).device
     state: dict[str, Any] = torch.load(checkpoint, map_location=device, weights_only=True)
     model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
+    for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
+        optimiser.load_state_dict(kept)
     return int(state["step"])
 
 
-def _save(checkpoint: Path, model: Llama, optimiser: torch.optim.Optimizer, step: int) -> None:
+def _save(
+    checkpoint: Path, model: Llama, optimisers: Sequence[torch.optim.Optimizer], step: int
+) -> None:
     partial = checkpoint.with_suffix(".partial")
-    torch.save(
-        {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, partial
-    )
+    kept = [optimiser.state_dict() for optimiser in optimisers]
+    torch.save({"model": model.state_dict(), "optimisers": kept, "step": step}, partial)
     os.replace(partial, checkpoint)

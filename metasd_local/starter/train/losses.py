@@ -9,16 +9,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from metasd_local.starter.train.data import ASSISTANT, END, USER
 from metasd_local.starter.train.model import Llama
 
 SMALLEST_REST = 1e-6
 
 
-def text_loss(model: Llama, windows: Tensor, bfloat16: bool) -> Tensor:
-    """Return the mean cross-entropy of windows (batch, window + 1), in nats per token."""
+def text_loss(model: Llama, windows: Tensor, bfloat16: bool, prompt_weight: float) -> Tensor:
+    """Return the weighted mean cross-entropy of windows (batch, window + 1), in nats per token.
+
+    prompt_weight: of the tokens from a user's mark to the assistant's; all others weigh 1.
+    """
+    labels = windows[:, 1:]
     with torch.autocast(windows.device.type, dtype=torch.bfloat16, enabled=bfloat16):
         logits = model(windows[:, :-1])
-    return functional.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
+    per_token = functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), reduction="none"
+    )
+    weights = torch.where(inside_prompt(windows), prompt_weight, 1.0).flatten()
+    return (per_token * weights).sum() / weights.sum().clamp_min(1.0)
+
+
+def inside_prompt(windows: Tensor) -> Tensor:
+    """Tell which labels of windows (batch, window + 1) belong to a prompt, its marks included."""
+    positions = torch.arange(windows.shape[1], device=windows.device).expand_as(windows)
+    last_user = torch.where(windows == USER, positions, -1).cummax(dim=1).values[:, 1:]
+    other = (windows == ASSISTANT) | (windows == END)
+    last_other = torch.where(other, positions, -1).cummax(dim=1).values[:, :-1]
+    return last_user > last_other
 
 
 def distillation_loss(
@@ -39,12 +57,13 @@ def distillation_loss(
     return (per_token * counted).sum() / counted.sum().clamp_min(1.0)
 
 
-def held_out_loss(model: Llama, windows: NDArray[np.int64], batch_size: int) -> float:
+def held_out_loss(
+    model: Llama, windows: NDArray[np.int64], bfloat16: bool, prompt_weight: float
+) -> float:
     """Return nats per token over windows (num_windows, window + 1), at least one."""
     device = next(model.parameters()).device
     total = 0.0
     with torch.inference_mode():
-        for first in range(0, len(windows), batch_size):
-            batch = torch.from_numpy(windows[first : first + batch_size]).to(device)
-            total += float(text_loss(model, batch, bfloat16=False)) * len(batch)
+        for window in torch.from_numpy(windows).to(device).split(1):
+            total += float(text_loss(model, window, bfloat16, prompt_weight))
     return total / len(windows)

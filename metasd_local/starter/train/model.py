@@ -52,7 +52,7 @@ class Block(nn.Module):  # type: ignore[misc]
         query = rotate(self.attn_q(normed).view(by_head).transpose(1, 2), cosine, sine)
         key = rotate(self.attn_k(normed).view(by_head).transpose(1, 2), cosine, sine)
         value = self.attn_v(normed).view(by_head).transpose(1, 2)
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        mixed = attend(query, key, value)
         return self.attn_output(mixed.transpose(1, 2).reshape(batch, window, width))
 
 
@@ -90,6 +90,19 @@ class Llama(nn.Module):  # type: ignore[misc]
         """Return the logits of hidden states, (..., hidden_size) to (..., vocab_size)."""
         matrix = self.token_embd if self.shape.tied_embeddings else self.output
         return functional.linear(self.output_norm(hidden), matrix.weight)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return causal attention, all shaped (batch, num_heads, window, head_size).
+
+    On a CPU two plain products are twice as fast in bfloat16 as torch's fused attention.
+    """
+    if query.is_cuda:
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    window, head_size = query.shape[2:]
+    future = torch.full((window, window), -torch.inf, dtype=query.dtype).triu(1)
+    scores = (query * head_size**-0.5) @ key.transpose(-1, -2) + future
+    return scores.softmax(dim=-1) @ value
 
 
 def rope_table(

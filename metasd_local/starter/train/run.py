@@ -55,15 +55,17 @@ class Run:
 
     def load_target(self) -> Llama:
         """Return the target, trained here or taken from the warm start."""
-        if self.warm_start is not None:
+        checkpoint = self.checkpoints / "target.pt"
+        if self.warm_start is not None and not checkpoint.exists():
             return load_warm_start(self.warm_start)
         model = Llama(self.config.target)
-        load_weights(self.checkpoints / "target.pt", model)
+        load_weights(checkpoint, model)
         return model
 
     def load_drafter(self, name: str) -> Llama:
         """Return a drafter as far as it is trained."""
-        model = Llama(self.config.drafter)
+        shape = next(one.shape for one in self.config.drafters if one.name == name)
+        model = Llama(shape)
         distilled = self.checkpoints / f"{name}-distilled.pt"
         load_weights(distilled if distilled.exists() else self.checkpoints / f"{name}.pt", model)
         return model

@@ -5,16 +5,18 @@ Every stage may be run again: it skips or continues what is done.
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from itertools import islice
 from typing import TypeAlias
 
 import torch
 
 from metasd_local.starter.train.answers import Generator, write_answers
-from metasd_local.starter.train.data import encode_prompt, prompt_texts, read_records, select
+from metasd_local.starter.train.data import encode_prompt, prompt_texts
 from metasd_local.starter.train.export import write_gguf
 from metasd_local.starter.train.fit import load_weights
-from metasd_local.starter.train.model import Llama
+from metasd_local.starter.train.forms import Group, read_groups
+from metasd_local.starter.train.model import Llama, load_warm_start
 from metasd_local.starter.train.run import Run
 from metasd_local.starter.train.training import meter, train_on_answers, train_on_text
 from metasd_local.starter.train.vocabulary import train_tokenizer
@@ -32,14 +34,15 @@ def make_tokenizer(run: Run) -> None:
 
 
 def train_target(run: Run) -> None:
-    """Leave the target's checkpoint; nothing to do with a warm start."""
-    if run.warm_start is not None:
-        run.say(f"target: taken from {run.warm_start}")
-        return
+    """Leave the target's checkpoint; a warm start is trained further, by no step if told so."""
     torch.manual_seed(run.config.seed)
     mixture = {name: domain.share for name, domain in run.config.domains.items()}
     settings = run.config.fit_target
-    train_on_text(run, "target", Llama(run.config.target), settings, settings.num_steps, mixture)
+    if run.warm_start is not None:
+        model = load_warm_start(run.warm_start)
+    else:
+        model = Llama(run.config.target)
+    train_on_text(run, "target", model, settings, settings.num_steps, mixture)
 
 
 def train_drafters(run: Run) -> None:
@@ -47,7 +50,7 @@ def train_drafters(run: Run) -> None:
     config = run.config
     for index, drafter in enumerate(config.drafters):
         torch.manual_seed(config.seed + index)
-        model = Llama(config.drafter)
+        model = Llama(drafter.shape)
         if drafter.start_from:
             load_weights(run.checkpoints / f"{drafter.start_from}.pt", model)
         num_steps = drafter.num_steps or config.fit_drafter.num_steps
@@ -59,20 +62,23 @@ def collect_answers(run: Run) -> None:
     settings, tokenizer, seed = run.config.answers, run.tokenizer(), run.config.seed
     if not settings.max_tokens:
         return
-    generator = Generator(run.load_target(), settings.temperature, settings.max_new, seed)
+    waiting = {
+        name: chosen
+        for name, chosen in run.config.domains.items()
+        if not run.answers_path(name).exists()
+    }
+    if not waiting:
+        return
     shares = sum(domain.share for domain in run.config.domains.values())
-    for domain, chosen in run.config.domains.items():
-        path = run.answers_path(domain)
-        if path.exists():
-            continue
-        records = select(read_records(run.data, domain), chosen)
-        prompts = (
-            encode_prompt(tokenizer, text, settings.max_prompt)
-            for text in prompt_texts(records, seed, held_out=False)
-        )
-        limit = round(settings.max_tokens * chosen.share / shares)
-        show = meter(run, f"answers to {domain}", limit)
-        write_answers(path, generator, prompts, settings.batch_size, limit, show)
+    _export_one(run, "target", run.load_target())
+    target = run.gguf_path("target", run.load_target())
+    with closing(Generator(target, settings, run.config.num_threads, seed)) as generator:
+        for name, chosen in waiting.items():
+            groups = read_groups(run.data, name, chosen, seed + 1, held_out=False)
+            prompts = (encode_prompt(tokenizer, text) for text in prompt_texts(groups, seed))
+            limit = round(settings.max_tokens * chosen.share / shares)
+            show = meter(run, f"answers to {name}", limit)
+            write_answers(run.answers_path(name), generator, prompts, limit, show)
 
 
 def distil_drafters(run: Run) -> None:
@@ -81,7 +87,7 @@ def distil_drafters(run: Run) -> None:
     if not config.answers.max_tokens:
         return
     for drafter in config.drafters:
-        model = Llama(config.drafter)
+        model = Llama(drafter.shape)
         load_weights(run.checkpoints / f"{drafter.name}.pt", model)
         num_steps = drafter.num_distil_steps or config.distil_drafter.num_steps
         name = f"{drafter.name}-distilled"
@@ -90,14 +96,18 @@ def distil_drafters(run: Run) -> None:
 
 def export(run: Run) -> None:
     """Write the GGUF files of all networks, as far as they are trained."""
-    settings, tokenizer = run.config.export, run.tokenizer()
-    for name in ("target", *(drafter.name for drafter in run.config.drafters)):
-        is_target = name == "target"
-        model = run.load_target() if is_target else run.load_drafter(name)
-        type_name = settings.target_type if is_target else settings.drafter_type
-        path = run.gguf_path(name, model)
-        write_gguf(path, name, model.shape, model.state_dict(), tokenizer, type_name, settings)
-        run.say(f"export: {path.name} {path.stat().st_size:,} bytes")
+    _export_one(run, "target", run.load_target())
+    for drafter in run.config.drafters:
+        _export_one(run, drafter.name, run.load_drafter(drafter.name))
+
+
+def _export_one(run: Run, name: str, model: Llama) -> None:
+    settings = run.config.export
+    type_name = settings.target_type if name == "target" else settings.drafter_type
+    path = run.gguf_path(name, model)
+    weights = model.state_dict()
+    write_gguf(path, name, model.shape, weights, run.tokenizer(), type_name, settings)
+    run.say(f"export: {path.name} {path.stat().st_size:,} bytes")
 
 
 def measure_acceptance(run: Run) -> None:
@@ -110,7 +120,9 @@ def measure_acceptance(run: Run) -> None:
         prompts = matrix.read_prompts(run.eval_folder, count)
     else:
         prompts = {
-            domain: list(islice(_held_out_prompts(run, domain), count))
+            domain: list(
+                islice(prompt_texts(_held_out_groups(run, domain), run.config.seed), count)
+            )
             for domain in run.config.domains
         }
     drafters = {
@@ -123,9 +135,32 @@ def measure_acceptance(run: Run) -> None:
     run.say(f"matrix: accepted / drafted, greedy, window {matrix.WINDOW}\n{table}")
 
 
-def _held_out_prompts(run: Run, domain: str) -> Iterator[str]:
-    records = select(read_records(run.data, domain), run.config.domains[domain])
-    return prompt_texts(records, run.config.seed, held_out=True)
+def measure_quality(run: Run) -> None:
+    """Write what the target's answers are worth, with samples, to quality.md."""
+    # The scores count loops as the engine's statistics do, which the other stages do without.
+    from metasd_local.starter.train import quality
+
+    config = run.config
+    if run.eval_folder is not None:
+        questions = quality.read_questions(run.eval_folder, config.quality_prompts)
+    else:
+        questions = {
+            domain: [
+                (group[0].prompt, group[0].response)
+                for group in islice(_held_out_groups(run, domain), config.quality_prompts)
+                if group[0].prompt
+            ]
+            for domain in config.domains
+        }
+    target = run.gguf_path("target", run.load_target())
+    table = quality.measure(target, run.tokenizer(), questions, config.answers, config.num_threads)
+    (run.out / "quality.md").write_text(table, encoding="utf-8")
+    run.say(f"quality: greedy answers\n{table}")
+
+
+def _held_out_groups(run: Run, domain: str) -> Iterator[Group]:
+    settings = run.config.domains[domain]
+    return read_groups(run.data, domain, settings, run.config.seed, held_out=True)
 
 
 Stage: TypeAlias = Callable[[Run], None]
@@ -137,4 +172,5 @@ STAGES: Mapping[str, Stage] = {
     "distil": distil_drafters,
     "export": export,
     "matrix": measure_acceptance,
+    "quality": measure_quality,
 }

@@ -6,6 +6,7 @@ Owns the way from streams of tokens to the loop in `fit`; must not know which st
 import time
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from metasd_local.starter.train.losses import distillation_loss, held_out_loss, 
 from metasd_local.starter.train.model import Llama, place
 from metasd_local.starter.train.run import Run
 
-MAX_HELD_OUT_WINDOWS = 64
+MAX_HELD_OUT_WINDOWS = 12
 
 
 def train_on_text(
@@ -33,20 +34,22 @@ def train_on_text(
         run.data, run.out / "tokens", run.tokenizer(), run.config.domains, run.config.seed
     )
     device = place(model)
-    loss_of = torch.compile(text_loss) if settings.compiled else text_loss
 
-    def loss_at(step: int) -> Tensor:
-        windows = draw_windows(
-            streams, mixture, settings.batch_size, settings.window, run.config.seed, step
-        )
-        return loss_of(model, torch.from_numpy(windows).to(device), settings.bfloat16)
+    def loss_at(step: int, part: int) -> Tensor:
+        rng = np.random.default_rng((run.config.seed, step, part))
+        size, window = settings.batch_size, settings.window
+        if rng.random() < settings.long_share:
+            size, window = max(1, size * window // settings.long_window), settings.long_window
+        windows = torch.from_numpy(draw_windows(streams, mixture, size, window, rng)).to(device)
+        return text_loss(model, windows, settings.bfloat16, settings.prompt_weight)
 
     _fit(run, name, model, settings, num_steps, loss_at)
     losses = []
     for domain, stream in streams.items():
         windows = held_out_windows(stream, settings.window, MAX_HELD_OUT_WINDOWS)
         if len(windows):
-            losses.append(f"{domain} {held_out_loss(model, windows, settings.batch_size):.3f}")
+            loss = held_out_loss(model, windows, settings.bfloat16, settings.prompt_weight)
+            losses.append(f"{domain} {loss:.3f}")
     run.say(f"{name}: held-out loss {', '.join(losses)}")
 
 
@@ -61,14 +64,12 @@ def train_on_answers(
     """Train on the target's answers in a mixture of domains."""
     answers = {domain: read_answers(run.answers_path(domain)) for domain in mixture}
     device = place(model)
-    loss_of = torch.compile(distillation_loss) if settings.compiled else distillation_loss
 
-    def loss_at(step: int) -> Tensor:
-        arrays = draw_answers(
-            answers, mixture, settings.batch_size, settings.window, run.config.seed, step
-        )
+    def loss_at(step: int, part: int) -> Tensor:
+        rng = np.random.default_rng((run.config.seed, step, part))
+        arrays = draw_answers(answers, mixture, settings.batch_size, settings.window, rng)
         tokens, leading, probs = (torch.from_numpy(array).to(device) for array in arrays)
-        return loss_of(model, tokens, leading, probs, settings.bfloat16)
+        return distillation_loss(model, tokens, leading, probs, settings.bfloat16)
 
     _fit(run, name, model, settings, num_steps, loss_at)
 
@@ -79,7 +80,7 @@ def _fit(
     model: Llama,
     settings: FitSettings,
     num_steps: int,
-    loss_at: Callable[[int], Tensor],
+    loss_at: Callable[[int, int], Tensor],
 ) -> None:
     def report(progress: Progress) -> None:
         run.say(

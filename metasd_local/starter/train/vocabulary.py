@@ -9,16 +9,12 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from metasd_local.starter.train.config import Config
-from metasd_local.starter.train.data import (
-    SPECIAL_TOKENS,
-    is_held_out,
-    read_records,
-    select,
-)
+from metasd_local.starter.train.data import SPECIAL_TOKENS
+from metasd_local.starter.train.records import find_domains, is_held_out, read_records
 
 
 def train_tokenizer(config: Config, folder: Path) -> Tokenizer:
-    """Train on an equal number of bytes of every domain, held-out records left out.
+    """Train on an equal number of bytes of every file, held-out records left out.
 
     The special tokens get ids 0 to 4 in the order of SPECIAL_TOKENS.
     """
@@ -36,9 +32,9 @@ def train_tokenizer(config: Config, folder: Path) -> Tokenizer:
 
 
 def _texts(config: Config, folder: Path) -> Iterator[str]:
-    for domain, settings in config.domains.items():
+    for name in find_domains(folder):
         num_bytes = 0
-        for record in select(read_records(folder, domain), settings):
+        for record in read_records(folder, name):
             if is_held_out(record):
                 continue
             yield record.prompt
