@@ -8,7 +8,7 @@ from pathlib import Path
 
 from metasd_local.catalogue import DEFAULT_POOL, DrafterEntry, Pool, pool_of_file, read_catalogue
 from metasd_local.errors import UsageError
-from metasd_local.options import Options
+from metasd_local.options import Options, nearest_hint
 from metasd_local.protocols import NGRAM, PLAIN, Policy, Reward
 from metasd_local.sampling import SamplerSettings
 from metasd_local.selection.factory import DEFAULT_POLICY, make_policy, policy_window
@@ -87,7 +87,7 @@ def _choose_drafters(pool: Pool, options: Options, specification: PolicySpecific
         if wanted not in [*arms, PLAIN]:
             raise UsageError(
                 f"--policy {specification.text}: no drafter is named {wanted!r}; "
-                f"expected one of {', '.join(arms)}"
+                f"expected one of {', '.join(arms)}{nearest_hint(wanted, arms)}"
             )
         entries = [entry for entry in entries if entry.name == wanted]
         has_ngram = wanted == NGRAM

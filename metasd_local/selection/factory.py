@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from metasd_local.errors import UsageError
-from metasd_local.options import MAX_WINDOW
+from metasd_local.options import MAX_WINDOW, nearest_hint
 from metasd_local.protocols import PLAIN, Policy, Reward
 from metasd_local.selection import POLICIES
 from metasd_local.selection.fixed import FixedPolicy
@@ -46,8 +46,10 @@ def make_policy(
             beta = specification.value("beta", _positive, 1.0)
             reward = specification.value("reward", _reward, REWARDS["bd"])
             return UcbPolicy(beta=beta, window=window), reward
-    names = ", ".join(policy.name for policy in POLICIES)
-    raise UsageError(f"--policy: found {specification.text!r}, expected one of {names}")
+    names = [policy.name for policy in POLICIES]
+    hint = nearest_hint(specification.name, names)
+    found = f"--policy: found {specification.text!r}, expected one of {', '.join(names)}"
+    raise UsageError(found + hint)
 
 
 def _whole_window(text: str) -> int:

@@ -140,8 +140,8 @@ def test_a_chat_configured_otherwise_changes_no_measurement(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--policies", "ubc"], "expected one of plain"),
-        (["--policies", "fixed:cod"], "no drafter is named 'cod'"),
+        (["--policies", "ubc"], "did you mean 'ucb'?"),
+        (["--policies", "fixed:cod"], "did you mean 'code'?"),
         (["--domains", "cod"], "did you mean 'code'?"),
         (["--prompts", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--plot", "/nowhere/plot.svg"], "/nowhere/plot.svg"),
