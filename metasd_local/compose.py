@@ -20,7 +20,7 @@ from metasd_local.backend.loader import Loader
 from metasd_local.backend.threads import default_num_threads
 from metasd_local.catalogue import DrafterEntry, Pool
 from metasd_local.costs import SLOW, CostCurve, RunningCosts, read_curve, write_curve
-from metasd_local.drafters.model import ModelDrafter
+from metasd_local.drafters.model import EVALUATED_ROWS, ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
 from metasd_local.drafters.none import NoDrafter
 from metasd_local.drafters.vocabulary import check_vocabulary
@@ -31,7 +31,7 @@ from metasd_local.lab.profile import Profile
 from metasd_local.options import MAX_WINDOW, Options
 from metasd_local.plan import Plan, find_pool, make_plan
 from metasd_local.protocols import NGRAM, Drafter, Scheme
-from metasd_local.selection.rewards import block_divergence
+from metasd_local.selection.factory import is_informed, needs_overlaps
 from metasd_local.session import Session, Setup
 from metasd_local.template import ChatTemplate
 from metasd_local.verify import Coupled, Greedy, Match, Rejection
@@ -88,9 +88,9 @@ class OpenPool:
             target=self.target,
             drafters=[NoDrafter(), *chosen],
             policy=plan.policy,
-            reward=plan.reward,
             scheme=_make_scheme(plan, vocabulary.size),
             interrupt=self.interrupt,
+            num_expected=EVALUATED_ROWS if is_informed(plan.specification) else 0,
             watch=self._watch,
         )
         return Session(
@@ -103,6 +103,7 @@ class OpenPool:
                 threads=self._loader.num_threads,
                 drafters=tuple(drafter.name for drafter in chosen),
                 context_size=self.target.context_size,
+                memory_bytes=self._loader.memory_bytes,
                 notices=tuple(self.notices),
             ),
             engine=engine,
@@ -157,7 +158,9 @@ class OpenPool:
         first = next(iter(self._drafter_weights.values()), self._weights)
         models = {
             name: self._loader.open(
-                self._drafter_weights.get(name, first), self.target.context_size, max_rows=1
+                self._drafter_weights.get(name, first),
+                self.target.context_size,
+                max_rows=EVALUATED_ROWS,
             )
             for name in profile.drafters
         }
@@ -229,7 +232,9 @@ def open_pool(
                 try:
                     loaded = _load_drafter(loader, source, weights)
                     model = loader.open(
-                        loaded, min(context_size, loaded.info.trained_context), max_rows=1
+                        loaded,
+                        min(context_size, loaded.info.trained_context),
+                        max_rows=EVALUATED_ROWS,
                     )
                 except ModelError as error:
                     if sources.are_required:
@@ -238,7 +243,12 @@ def open_pool(
                     continue
                 drafter_weights[source.name] = loaded
                 drafters.append(
-                    ModelDrafter(source.name, model, target_vocab_size=weights.vocabulary.size)
+                    ModelDrafter(
+                        source.name,
+                        model,
+                        target_vocab_size=weights.vocabulary.size,
+                        max_rows=EVALUATED_ROWS,
+                    )
                 )
             if sources.has_ngram:
                 drafters.append(NgramDrafter(NGRAM))
@@ -284,7 +294,7 @@ def _make_scheme(plan: Plan, vocab_size: int) -> Scheme:
         )
         return Match(chain, sampling, vocab_size)
     if plan.scheme == "greedy":
-        compares = plan.reward is block_divergence
+        compares = needs_overlaps(plan.specification)
         return Greedy(sampling, vocab_size, plan.window, keeps_rows=compares)
     make = Coupled if plan.scheme == "coupled" else Rejection
     return make(sampling, vocab_size, plan.window)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from metasd_local.errors import Cancelled, MetasdError
@@ -21,8 +21,9 @@ from metasd_local.protocols import (
     Choice,
     Draft,
     Drafter,
+    Evidence,
+    Offer,
     Policy,
-    Reward,
     RoundFeedback,
     Scheme,
     TokenModel,
@@ -41,9 +42,10 @@ class _Proposal(NamedTuple):
     arm: str
     window: int
     draft: Draft
-    started_s: float
     catch_up_s: float
     draft_s: float
+    drafted_s: float
+    """When the draft was there."""
 
 
 class Engine:
@@ -51,6 +53,8 @@ class Engine:
 
     `drafters` must contain `plain`. A drafter that fails is dropped for good, with a Notice; a
     target that fails raises. Every drafter learns every emitted token.
+    num_expected: at the end of a prompt, positions at which the scheme is told what the target
+    would have said, for evaluations to compare with.
     watch: told number of tokens and seconds of every verification; may return a Notice's text.
     """
 
@@ -60,9 +64,9 @@ class Engine:
         target: TokenModel,
         drafters: Sequence[Drafter],
         policy: Policy,
-        reward: Reward,
         scheme: Scheme,
         interrupt: Interrupt,
+        num_expected: int = 0,
         watch: Callable[[int, float], str | None] = lambda *_: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -71,9 +75,9 @@ class Engine:
         self._drafters = {drafter.name: drafter for drafter in drafters}
         assert PLAIN in self._drafters
         self._policy = policy
-        self._reward = reward
         self._scheme = scheme
         self._interrupt = interrupt
+        self._num_expected = num_expected
         self._watch = watch
         self._clock = clock
 
@@ -109,18 +113,22 @@ class Engine:
         the models then hold what the next generation can continue from.
         """
         context = list(prompt)
+
+        def offer(arm: str) -> Offer:
+            return self._drafters[arm].offer(context)
+
+        self._scheme.begin(seed, context)
         yield self._read_prompt(context)
-        yield from self._begin(context, seed)
+        yield from self._begin(context)
         num_left = min(max_tokens, self._target.context_size - len(context) + 1)
         index = 0
         while num_left > 0:
             if self._interrupt.is_set:
                 raise Cancelled("the generation was stopped")
-            started_s = self._clock()
-            choice = self._policy.choose()
+            started_s, inside_s = self._clock(), self.seconds_inside
+            choice = self._policy.choose(offer)
             scores = self._policy.scores()
             drafter = self._drafters[choice.arm]
-            inside_s = drafter.seconds_inside + self._target.seconds_inside
             try:
                 proposal = self._propose(drafter, choice, context, num_left)
             except Cancelled:
@@ -130,16 +138,21 @@ class Engine:
                 self._policy.begin(self.arms)
                 continue
             verdict, emitted, feedback = self._verify(proposal, context)
-            verify_s = feedback.seconds - proposal.catch_up_s - proposal.draft_s
             num_kept = count_kept(emitted)
             if num_kept is not None:
                 del emitted[num_kept:]
             context += emitted
+            num_left -= len(emitted)
             self._target.rewind(min(self._target.length, len(context) - 1))
-            reward = self._learn(proposal, feedback)
             failures = self._tell_drafters(emitted)
+            evaluate_s = 0.0
+            if choice.evaluated and num_kept is None and num_left > 0:
+                evidence, evaluate_s = self._evaluate(choice.evaluated, context, failures)
+                feedback = feedback._replace(evidence=evidence)
+            # The end of the answer may have left the drafter no room to show itself.
+            has_shown = proposal.window or proposal.arm == PLAIN
+            reward = self._policy.observe(proposal.arm, feedback) if has_shown else 0.0
             finished_s = self._clock()
-            inside_s = drafter.seconds_inside + self._target.seconds_inside - inside_s
             yield RoundDone(
                 index=index,
                 arm=choice.arm,
@@ -150,32 +163,35 @@ class Engine:
                 next_kind=verdict.next_kind if len(emitted) > verdict.accepted else None,
                 catch_up_s=proposal.catch_up_s,
                 draft_s=proposal.draft_s,
-                verify_s=verify_s,
-                own_s=finished_s - started_s - inside_s,
+                verify_s=feedback.verify_s,
+                evaluate_s=evaluate_s,
+                own_s=finished_s - started_s - (self.seconds_inside - inside_s),
                 reward=reward,
                 scores=scores,
             )
-            notice = self._watch(feedback.drafted + 1, verify_s)
+            notice = self._watch(feedback.drafted + 1, feedback.verify_s)
             if notice is not None:
                 yield Notice(notice)
-            for failed, failure in failures:
-                yield self._drop(failed, failure)
+            for name, failure in failures.items():
+                yield self._drop(self._drafters[name], failure)
             if failures:
                 self._policy.begin(self.arms)
             if num_kept is not None:
                 return
-            num_left -= len(emitted)
             index += 1
 
     def _read_prompt(self, context: Sequence[int]) -> PromptRead:
         started_s = self._clock()
         num_reused = self._target.keep_prefix(context[:-1])
-        if len(context) - 1 > num_reused:
-            self._target.feed(context[num_reused:-1], 0)
+        unread = context[num_reused:-1]
+        if unread:
+            num_rows = min(self._num_expected, len(unread))
+            rows = self._target.feed(unread, num_rows)
+            if num_rows:
+                self._scheme.expect(rows, len(context) - num_rows)
         return PromptRead(len(context), num_reused, self._clock() - started_s)
 
-    def _begin(self, context: list[int], seed: int) -> Iterator[Notice]:
-        self._scheme.begin(seed, context)
+    def _begin(self, context: Sequence[int]) -> Iterator[Notice]:
         for drafter in tuple(self._drafters.values()):
             try:
                 drafter.begin(context)
@@ -191,12 +207,14 @@ class Engine:
         window = min(choice.window, num_left - 1, num_free) if choice.arm != PLAIN else 0
         started_s = self._clock()
         if window < 1:
-            return _Proposal(choice.arm, 0, _NO_DRAFT, started_s, 0.0, 0.0)
+            return _Proposal(choice.arm, 0, _NO_DRAFT, 0.0, 0.0, started_s)
         drafter.catch_up(context)
         caught_up_s = self._clock()
         draft = drafter.propose(context, window, self._scheme)
-        draft_s = self._clock() - caught_up_s
-        return _Proposal(choice.arm, window, draft, started_s, caught_up_s - started_s, draft_s)
+        drafted_s = self._clock()
+        return _Proposal(
+            choice.arm, window, draft, caught_up_s - started_s, drafted_s - caught_up_s, drafted_s
+        )
 
     def _verify(
         self, proposal: _Proposal, context: Sequence[int]
@@ -212,26 +230,36 @@ class Engine:
             drafted=num_drafted,
             accepted=verdict.accepted,
             emitted=len(emitted),
-            seconds=self._clock() - proposal.started_s,
+            catch_up_s=proposal.catch_up_s,
+            draft_s=proposal.draft_s,
+            verify_s=self._clock() - proposal.drafted_s,
             overlaps=lambda: self._scheme.overlaps(rows, draft, num_reached),
         )
         return verdict, emitted, feedback
 
-    def _learn(self, proposal: _Proposal, feedback: RoundFeedback) -> float:
-        """Tell the policy, unless the end of the answer left the drafter no room to show itself."""
-        if proposal.window < 1 and proposal.arm != PLAIN:
-            return 0.0
-        reward = self._reward(feedback)
-        self._policy.observe(proposal.arm, reward, feedback.seconds)
-        return reward
+    def _evaluate(
+        self, arms: Sequence[str], context: Sequence[int], failures: dict[str, MetasdError]
+    ) -> tuple[Mapping[str, Evidence], float]:
+        """Return what drafters would have done, and the seconds it took; add to `failures`."""
+        started_s = self._clock()
+        evidence: dict[str, Evidence] = {}
+        for arm in arms:
+            drafter = self._drafters[arm]
+            try:
+                evidence[arm] = drafter.evaluate(context, self._scheme)
+            except Cancelled:
+                raise
+            except MetasdError as error:
+                failures[drafter.name] = error
+        return evidence, self._clock() - started_s
 
-    def _tell_drafters(self, emitted: Sequence[int]) -> list[tuple[Drafter, MetasdError]]:
-        failures: list[tuple[Drafter, MetasdError]] = []
+    def _tell_drafters(self, emitted: Sequence[int]) -> dict[str, MetasdError]:
+        failures: dict[str, MetasdError] = {}
         for drafter in self._drafters.values():
             try:
                 drafter.observe(emitted)
             except MetasdError as error:
-                failures.append((drafter, error))
+                failures[drafter.name] = error
         return failures
 
     def _drop(self, drafter: Drafter, error: MetasdError) -> Notice:

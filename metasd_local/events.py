@@ -51,6 +51,8 @@ class RoundDone:
     """What the chosen arm earned, in the unit of the reward the policy learns from."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """The policy's score of each arm when it chose; infinite if not yet tried."""
+    evaluate_s: float = 0.0
+    """Seconds spent on what idle drafters would have done."""
 
     @property
     def seconds(self) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from metasd_local.catalogue import DEFAULT_POOL, DrafterEntry, Pool, pool_of_file, read_catalogue
 from metasd_local.errors import UsageError
 from metasd_local.options import Options, nearest_hint
-from metasd_local.protocols import NGRAM, PLAIN, Policy, Reward
+from metasd_local.protocols import NGRAM, PLAIN, Policy
 from metasd_local.sampling import SamplerSettings
 from metasd_local.selection.factory import DEFAULT_POLICY, make_policy, policy_window
 from metasd_local.selection.specification import PolicySpecification, parse_policy
@@ -38,7 +38,6 @@ class Plan:
     specification: PolicySpecification
     window: int
     policy: Policy
-    reward: Reward
     sampling: SamplerSettings
     scheme: str
     sources: Sources
@@ -48,13 +47,12 @@ def make_plan(options: Options, pool: Pool) -> Plan:
     """Settle what the options leave open; raise UsageError for what cannot be."""
     specification = parse_policy(options.policy or DEFAULT_POLICY)
     window = policy_window(specification, options.window)
-    policy, reward = make_policy(specification, window, options.seed)
+    policy = make_policy(specification, window, options.seed)
     sampling = _settle_sampling(options, pool)
     return Plan(
         specification=specification,
         window=window,
         policy=policy,
-        reward=reward,
         sampling=sampling,
         scheme=_settle_scheme(options, sampling),
         sources=_choose_drafters(pool, options, specification),

@@ -144,6 +144,19 @@ class Scheme(Protocol):
         """
         ...
 
+    def expect(self, rows: Logits, first: int) -> None:
+        """Note what the target would have said inside the prompt: row i at position `first + i`."""
+        ...
+
+    def matches(self, rows: Logits, first: int) -> Sequence[float]:
+        """Return the chance that a drafter's own tokens would have been accepted.
+
+        `rows` is `(n, m)`, the logits of a drafter that has read the context before position
+        `first + i` for its row i; m is at most the target's vocabulary size. NaN inside the
+        prompt where `expect` was told nothing; 0 or 1 where nothing is left to chance.
+        """
+        ...
+
 
 class TargetSampler(Protocol):
     """A stateful sampler that draws the target's tokens one by one, such as llama.cpp's chain."""
@@ -155,6 +168,27 @@ class TargetSampler(Protocol):
     def sample(self, logits: Logits) -> int:
         """Draw the next token from a `(vocab_size,)` row and remember it as emitted."""
         ...
+
+
+class Offer(NamedTuple):
+    """What an arm can tell before it is asked for a draft."""
+
+    unread: int
+    """Tokens of the context it would have to read first, beyond those it reads while drafting."""
+    match_length: int | None
+    """Tokens before the draft that occurred before; 0: nothing to propose; None: has no index."""
+
+
+class Evidence(NamedTuple):
+    """What a drafter would have done at successive tokens of the text, had it been asked."""
+
+    matches: Sequence[float]
+    """Chance that its token stands, by position; NaN where it would have proposed nothing."""
+    match_lengths: Sequence[int]
+    """Length of the match the token was copied from, by position; empty for a model."""
+
+
+NO_EVIDENCE = Evidence((), ())
 
 
 class Drafter(Protocol):
@@ -178,6 +212,14 @@ class Drafter(Protocol):
         """Read the tokens of `context` that were emitted while the drafter was idle."""
         ...
 
+    def offer(self, context: Sequence[int]) -> Offer:
+        """Tell what a draft after `context` would begin with."""
+        ...
+
+    def evaluate(self, context: Sequence[int], scheme: Scheme) -> Evidence:
+        """Catch up, and tell what the drafter would have done at the last tokens it read."""
+        ...
+
     def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
         """Propose at most `window` tokens to follow `context`."""
         ...
@@ -193,23 +235,30 @@ class Choice(NamedTuple):
     arm: str
     window: int
     """Most tokens to draft; at least 1, ignored by `plain`."""
+    evaluated: Sequence[str] = ()
+    """Arms to evaluate at the end of the round, on the text with what it emitted."""
 
 
 class RoundFeedback(NamedTuple):
-    """What a reward may look at after a round."""
+    """What a policy may look at after a round."""
 
     window: int
     """Tokens the drafter was allowed to propose; 0 if the answer had no room for a draft."""
     drafted: int
     accepted: int
     emitted: int
-    seconds: float
-    """Wall-clock seconds of the round."""
+    catch_up_s: float
+    draft_s: float
+    verify_s: float
     overlaps: Callable[[], Probabilities]
     """Return 1 - TV at every position reached: up to and including the first rejection."""
+    evidence: Mapping[str, Evidence] = {}
+    """By arm, what the evaluated drafters would have done."""
 
-
-Reward: TypeAlias = Callable[[RoundFeedback], float]
+    @property
+    def seconds(self) -> float:
+        """Return the wall-clock seconds of the round, evaluations apart."""
+        return self.catch_up_s + self.draft_s + self.verify_s
 
 
 class Policy(Protocol):
@@ -219,12 +268,12 @@ class Policy(Protocol):
         """Start a query with these arms, `plain` always among them; forget the last query."""
         ...
 
-    def choose(self) -> Choice:
-        """Choose the arm of the next round."""
+    def choose(self, offer: Callable[[str], Offer]) -> Choice:
+        """Choose the arm of the next round; `offer` asks an arm what it has."""
         ...
 
-    def observe(self, arm: str, reward: float, cost_s: float) -> None:
-        """Learn what the chosen arm earned, in the units of the injected reward."""
+    def observe(self, arm: str, feedback: RoundFeedback) -> float:
+        """Learn from a round and return what the arm earned in it, in the policy's own unit."""
         ...
 
     def scores(self) -> Mapping[str, float]:

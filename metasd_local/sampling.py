@@ -119,6 +119,20 @@ class SamplerChain:
             _refuse_peak(row[token])
         return token
 
+    def all_likeliest(self, rows: Logits, context: Sequence[int], first: int) -> list[int]:
+        """Return `likeliest` of rows; row i follows the first `first + i` tokens of `context`."""
+        return [
+            self.likeliest(row, self._tail_before(context, position), ())
+            for position, row in enumerate(rows, first)
+        ]
+
+    def survivors_after(self, logits: Logits, context: Sequence[int], position: int) -> Survivors:
+        """Return what `survivors` would after the first `position` tokens of `context`."""
+        return self.survivors(logits, self._tail_before(context, position), ())
+
+    def _tail_before(self, context: Sequence[int], position: int) -> Sequence[int]:
+        return context[max(0, position - self._num_recent) : position] if self._num_recent else ()
+
     def survivors(
         self, logits: Logits, context: Sequence[int], drafted: Sequence[int]
     ) -> Survivors:

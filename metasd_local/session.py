@@ -27,6 +27,11 @@ from metasd_local.sampling import SamplerSettings
 from metasd_local.template import ChatTemplate, Message
 from metasd_local.text import TextStream
 
+FULL_SHARE = 0.75
+"""The share of the context that a prompt may take before old turns are dropped from it."""
+KEPT_SHARE = 0.5
+"""What may remain then: dropping makes the models read all anew, so it should be seldom."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:
@@ -42,6 +47,8 @@ class Setup:
     context_size: int
     notices: tuple[str, ...] = ()
     """What the user should know before the first answer, such as a refused drafter."""
+    memory_bytes: int = 0
+    """Of the weights and token memories of all loaded models; 0 if not known."""
 
 
 @dataclass(slots=True)
@@ -79,6 +86,8 @@ class Session:
     ) -> None:
         self.setup = setup
         self.prompt_tokens: Sequence[int] = ()
+        self.num_dropped = 0
+        """The oldest turns that the last question dropped, to leave its answer room."""
         self._engine = engine
         self._vocabulary = vocabulary
         self._template = template
@@ -164,10 +173,30 @@ class Session:
         if all(pieces) and b"".join(pieces) == answer.text.encode():
             self._spoken[answer.text] = tokens
 
+    def _encode(self) -> Sequence[int]:
+        return self._template.encode(self._messages, thinks=self._thinks, spoken=self._spoken)
+
+    def _fit(self, limit: int) -> Sequence[int]:
+        """Return the prompt's tokens; drop the oldest turns if they leave an answer no room."""
+        prompt = self._encode()
+        self.num_dropped = 0
+        if len(prompt) <= FULL_SHARE * limit:
+            return prompt
+        first = int(self._messages[0].role == "system")
+        while len(prompt) > KEPT_SHARE * limit and len(self._messages) > first + 2:
+            del self._messages[first : first + 2]
+            self.num_dropped += 1
+            prompt = self._encode()
+        return prompt
+
     def _answer(self, answer: _Answer, seed: int, max_tokens: int | None) -> Iterator[Event]:
-        prompt = self._template.encode(self._messages, thinks=self._thinks, spoken=self._spoken)
-        self.prompt_tokens = prompt
         limit = self._engine.context_size
+        self.prompt_tokens = prompt = self._fit(limit)
+        if self.num_dropped:
+            yield Notice(
+                f"the conversation outgrows the context of {limit} tokens: its {self.num_dropped} "
+                "oldest turns are not sent any more; a new conversation or a larger --ctx has room"
+            )
         if len(prompt) > limit:
             raise ContextFull(
                 f"the prompt has {len(prompt)} tokens and the context {limit}; "

@@ -3,20 +3,28 @@
 Knows token ids and logits, and no drafter. Whatever is drafted and however long the draft is,
 the emitted tokens follow the target's law after its sampler chain.
 
-Every scheme is used in this order: `begin`; then per round any number of `draft` calls, one
-`verify`, and possibly `overlaps` before the next draft. The context may already have grown when
-`overlaps` is called.
+Every scheme is used in this order: `begin`; possibly `expect`; then per round any number of
+`draft` calls, one `verify`, possibly `matches`, and possibly `overlaps` before the next draft. The
+context may already have grown when `overlaps` is called.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metasd_local.protocols import Draft, Logits, Probabilities, TargetSampler, Verdict
+from metasd_local.protocols import (
+    Draft,
+    Logits,
+    NextKind,
+    Probabilities,
+    TargetSampler,
+    Verdict,
+)
 from metasd_local.sampling import KeyedNoise, SamplerChain, SamplerSettings, Survivors, TokenIds
 
 # Single precision reaches exp(88): most rows need not be shifted first, which saves a pass.
@@ -56,10 +64,12 @@ class Greedy:
         self._target_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
         self._drafter_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
         self._context: Sequence[int] = ()
+        self._said = _Said(())
 
     def begin(self, seed: int, context: list[int]) -> None:
         """Start a generation after `context`; there is nothing to seed."""
         self._context = context
+        self._said = _Said(context)
 
     def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
         """Return the drafter's likeliest token."""
@@ -95,6 +105,14 @@ class Greedy:
             overlaps[i] = np.add.reduce(common) / target_sum
         return overlaps
 
+    def expect(self, rows: Logits, first: int) -> None:
+        """Note the likeliest tokens, without the penalty."""
+        self._said.expect(rows.argmax(axis=1).tolist(), first)
+
+    def matches(self, rows: Logits, first: int) -> Sequence[float]:
+        """Compare the drafter's likeliest tokens with the target's."""
+        return self._said.compare(first, self._chain.all_likeliest(rows, self._context, first))
+
 
 class Coupled:
     """Let target and drafter draw with the same noise; accept when they draw the same token.
@@ -112,17 +130,19 @@ class Coupled:
         self._laws = _Laws(vocab_size, max_window)
         self._seed = 0
         self._context: Sequence[int] = ()
+        self._said = _Said(())
 
     def begin(self, seed: int, context: list[int]) -> None:
         """Start a generation whose noise is keyed by `seed`."""
         self._seed = seed
         self._context = context
+        self._said = _Said(context)
 
     def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
         """Draw from the drafter's law with the noise the target will use there."""
         law = self._chain.survivors(logits, self._context, drafted)
         self._laws.store_drafter(len(drafted), law)
-        return self._draw(law, len(drafted))
+        return self._draw(law, len(self._context) + len(drafted))
 
     def verify(self, rows: Logits, draft: Draft) -> Verdict:
         """Accept up to the first token that is not the one the target draws."""
@@ -131,7 +151,7 @@ class Coupled:
         def choose(position: int) -> int:
             law = self._chain.survivors(rows[position], self._context, tokens[:position])
             self._laws.store_target(position, law)
-            return self._draw(law, position)
+            return self._draw(law, len(self._context) + position)
 
         return _accept_equal(tokens, choose)
 
@@ -139,10 +159,25 @@ class Coupled:
         """Compare the laws after the sampler chain."""
         return self._laws.overlaps(draft, num_positions)
 
-    def _draw(self, law: Survivors, offset: int) -> int:
+    def expect(self, rows: Logits, first: int) -> None:
+        """Note what the target draws inside the prompt."""
+        self._said.expect(self._draw_all(rows, first), first)
+
+    def matches(self, rows: Logits, first: int) -> Sequence[float]:
+        """Compare what the drafter draws with what the target drew, with the same noise."""
+        return self._said.compare(first, self._draw_all(rows, first))
+
+    def _draw_all(self, rows: Logits, first: int) -> list[int]:
+        """Return one token for every row; row i stands at position `first + i`."""
+        laws = (
+            self._chain.survivors_after(row, self._context, position)
+            for position, row in enumerate(rows, first)
+        )
+        return [self._draw(law, position) for position, law in enumerate(laws, first)]
+
+    def _draw(self, law: Survivors, position: int) -> int:
         if len(law.token_ids) == 1:
             return int(law.token_ids[0])
-        position = len(self._context) + offset
         noise = self._noise.exponentials(self._seed, position, law.token_ids)
         return int(law.token_ids[(law.probabilities / noise).argmax()])
 
@@ -163,10 +198,12 @@ class Match:
         self._target_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
         self._context: Sequence[int] = ()
         self._tail: Sequence[int] = ()
+        self._said = _Said(())
 
     def begin(self, seed: int, context: list[int]) -> None:
         """Start a generation; the sampler sees `context` as it is now."""
         self._context = context
+        self._said = _Said(context)
         self._sampler.begin(seed, context)
 
     def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
@@ -190,6 +227,14 @@ class Match:
                 law = self._chain.survivors(rows[i], self._tail, tokens[:i])
                 overlaps[i] = _probability(law, tokens[i])
         return overlaps
+
+    def expect(self, rows: Logits, first: int) -> None:
+        """Note the likeliest tokens: the sampler draws emitted tokens only."""
+        self._said.expect(rows.argmax(axis=1).tolist(), first)
+
+    def matches(self, rows: Logits, first: int) -> Sequence[float]:
+        """Compare the drafter's likeliest tokens with those the sampler drew."""
+        return self._said.compare(first, self._chain.all_likeliest(rows, self._context, first))
 
 
 class Rejection:
@@ -216,10 +261,18 @@ class Rejection:
         self._chance = chance(0)
         self._num_drawn = 0
         self._context: Sequence[int] = ()
+        self._num_prompt_tokens = 0
+        self._emitted: list[float] = []
+        """The target's probability of every token of the answer."""
+        self._expected: dict[int, Survivors] = {}
+        """The target's laws inside the prompt, by position."""
 
     def begin(self, seed: int, context: list[int]) -> None:
         """Start a generation with a fresh chance."""
         self._context = context
+        self._num_prompt_tokens = len(context)
+        self._emitted.clear()
+        self._expected.clear()
         self._chance = self._seeded_chance(seed)
 
     def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
@@ -238,21 +291,57 @@ class Rejection:
             target = self._chain.survivors(rows[i], self._context, tokens[:i])
             self._laws.store_target(i, target)
             drafter = self._laws.drafter(i, draft)
-            ratio = _probability(target, token) / _probability(drafter, token)
+            probability = _probability(target, token)
+            ratio = probability / _probability(drafter, token)
             if ratio >= 1.0 or self._chance(np.array([ratio])) == 0:
+                self._emitted.append(probability)
                 continue
             aligned = self._laws.align(drafter, target.token_ids)
             residual = np.subtract(target.probabilities, aligned, out=aligned)
             np.maximum(residual, 0.0, out=residual)
             # Equal laws that differ by rounding alone can be rejected and leave nothing.
             weights = residual if residual.any() else target.probabilities
-            return Verdict(i, self._draw(target.token_ids, weights), "recovered")
+            return self._end(target, i, weights, "recovered")
         target = self._chain.survivors(rows[len(tokens)], self._context, tokens)
-        return Verdict(len(tokens), self._draw(target.token_ids, target.probabilities), "bonus")
+        return self._end(target, len(tokens), target.probabilities, "bonus")
 
     def overlaps(self, rows: Logits, draft: Draft, num_positions: int) -> Probabilities:
         """Compare the laws after the sampler chain."""
         return self._laws.overlaps(draft, num_positions)
+
+    def expect(self, rows: Logits, first: int) -> None:
+        """Note the target's laws inside the prompt."""
+        for position, row in enumerate(rows, first):
+            law = self._chain.survivors_after(row, self._context, position)
+            self._expected[position] = law
+
+    def matches(self, rows: Logits, first: int) -> Sequence[float]:
+        """Return min(1, drafter / target) of emitted tokens, whose mean is 1 - TV.
+
+        Inside the prompt, where the target emitted nothing, 1 - TV itself.
+        """
+        matches: list[float] = []
+        for position, row in enumerate(rows, first):
+            law = self._chain.survivors_after(row, self._context, position)
+            index = position - self._num_prompt_tokens
+            if index >= 0:
+                ratio = _probability(law, self._context[position]) / self._emitted[index]
+                matches.append(min(1.0, ratio))
+            elif position in self._expected:
+                target = self._expected[position]
+                aligned = self._laws.align(law, target.token_ids)
+                matches.append(float(np.minimum(target.probabilities, aligned).sum()))
+            else:
+                matches.append(math.nan)
+        return matches
+
+    def _end(
+        self, target: Survivors, accepted: int, weights: NDArray[np.float64], kind: NextKind
+    ) -> Verdict:
+        """Draw the token after the accepted ones and note its probability."""
+        token = self._draw(target.token_ids, weights)
+        self._emitted.append(_probability(target, token))
+        return Verdict(accepted, token, kind)
 
     def _draw(self, token_ids: TokenIds, weights: NDArray[np.float64]) -> int:
         """Draw in proportion to `weights`, never a token of weight 0."""
@@ -260,6 +349,29 @@ class Rejection:
         # A sum divided by itself is exactly 1, which no uniform number reaches.
         sums /= sums[-1]
         return int(token_ids[self._chance(sums[:-1])])
+
+
+class _Said:
+    """What the target said: the tokens of the answer, and some noted at the end of the prompt."""
+
+    def __init__(self, context: Sequence[int]) -> None:
+        self._context = context
+        self._num_prompt_tokens = len(context)
+        self._expected: dict[int, int] = {}
+
+    def expect(self, tokens: Sequence[int], first: int) -> None:
+        """Note tokens inside the prompt, from position `first` on."""
+        self._expected = dict(enumerate(tokens, first))
+
+    def compare(self, first: int, tokens: Sequence[int]) -> Sequence[float]:
+        """Tell which of `tokens`, from position `first` on, the target said too: 1, 0 or NaN."""
+        return [self._agree(position, token) for position, token in enumerate(tokens, first)]
+
+    def _agree(self, position: int, token: int) -> float:
+        if position >= self._num_prompt_tokens:
+            return float(self._context[position] == token)
+        expected = self._expected.get(position)
+        return math.nan if expected is None else float(expected == token)
 
 
 class _Laws:

@@ -24,6 +24,8 @@ class Loader:
     ) -> None:
         self.interrupt = Interrupt()
         self.num_threads = num_threads
+        self.memory_bytes = 0
+        """Taken by all that was loaded and opened."""
         self._resources = resources
         self._gpu_layers = gpu_layers
         self._on_progress = on_progress
@@ -45,6 +47,7 @@ class Loader:
         weights = LlamaWeights(path, gpu_layers=self._gpu_layers, on_progress=report)
         self._resources.callback(weights.close)
         self._loaded_bytes += file_bytes
+        self.memory_bytes += weights.info.file_bytes
         return weights
 
     def open(self, weights: LlamaWeights, context_size: int, *, max_rows: int) -> LlamaModel:
@@ -57,6 +60,7 @@ class Loader:
             interrupt=self.interrupt,
         )
         self._models.append(model)
+        self.memory_bytes += context_size * weights.info.memory_bytes_per_token
         return model
 
     def use_threads(self, num_threads: int) -> None:

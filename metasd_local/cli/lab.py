@@ -25,7 +25,7 @@ from metasd_local.lab.profile import find_profile
 from metasd_local.lab.simulate import simulate
 from metasd_local.lab.traces import arm_names
 from metasd_local.options import Options
-from metasd_local.protocols import PLAIN, Policy, Reward
+from metasd_local.protocols import PLAIN, Policy
 from metasd_local.selection import COMPARED
 from metasd_local.selection.factory import make_policy, policy_window
 from metasd_local.selection.specification import parse_policy
@@ -56,7 +56,7 @@ def run_simulation(options: Options, words: Sequence[str], around: Surroundings)
     return DONE
 
 
-def _seeded_policy(text: str, rng: np.random.Generator) -> tuple[Policy, Reward]:
+def _seeded_policy(text: str, rng: np.random.Generator) -> Policy:
     specification = parse_policy(text)
     known = arm_names(max(NUM_SIMULATED_DRAFTERS))
     if specification.drafter not in (None, *known):

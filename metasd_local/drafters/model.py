@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from metasd_local.protocols import Draft, Scheme, TokenModel
+from metasd_local.protocols import NO_EVIDENCE, Draft, Evidence, Offer, Scheme, TokenModel
 
+EVALUATED_ROWS = 32
+"""Most tokens that one evaluation looks at; the model needs as many logits rows."""
 _NOTHING = Draft(tokens=(), is_point_mass=False)
 
 
@@ -17,9 +19,13 @@ class ModelDrafter:
     with a token the model does not know (the sizes of compatible vocabularies may differ).
     """
 
-    def __init__(self, name: str, model: TokenModel, *, target_vocab_size: int) -> None:
+    def __init__(
+        self, name: str, model: TokenModel, *, target_vocab_size: int, max_rows: int = 1
+    ) -> None:
+        """`max_rows`: most tokens that one evaluation looks at, as many as `model` has rows for."""
         self._name = name
         self._model = model
+        self._max_rows = max_rows
         # Padding may give a drafter ids the target does not have: they must never be drawn.
         self._num_usable = min(model.vocab_size, target_vocab_size)
         self._knows_all = model.vocab_size >= target_vocab_size
@@ -49,9 +55,22 @@ class ModelDrafter:
         that is the state after a fully accepted draft, not after idleness.
         """
         num_read = self._model.length
-        has_room = len(context) <= self._model.context_size
-        if self._can_read and has_room and len(context) - num_read > 2:
+        if self._has_room(context) and len(context) - num_read > 2:
             self._model.feed(context[num_read:-1], 0)
+
+    def offer(self, context: Sequence[int]) -> Offer:
+        """Tell how much there is to read."""
+        num_unread = len(context) - self._model.length
+        return Offer(unread=num_unread - 1 if num_unread > 2 else 0, match_length=None)
+
+    def evaluate(self, context: Sequence[int], scheme: Scheme) -> Evidence:
+        """Read all but the last token of `context` and compare what would have been drafted."""
+        num_read = self._model.length
+        num_rows = min(len(context) - 1 - num_read, self._max_rows)
+        if num_rows < 1 or not self._has_room(context):
+            return NO_EVIDENCE
+        rows = self._model.feed(context[num_read:-1], num_rows)[:, : self._num_usable]
+        return Evidence(scheme.matches(rows, len(context) - num_rows), ())
 
     def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
         """Draw up to `window` tokens one by one."""
@@ -90,6 +109,9 @@ class ModelDrafter:
         num_read = len(proposed) - 1
         if num_agreed < num_read:
             self._model.rewind(self._model.length - (num_read - num_agreed))
+
+    def _has_room(self, context: Sequence[int]) -> bool:
+        return self._can_read and len(context) <= self._model.context_size
 
     def _knows(self, tokens: Sequence[int]) -> bool:
         return max(tokens, default=0) < self._model.vocab_size

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from metasd_local.protocols import Draft, Scheme
+from metasd_local.protocols import Draft, Evidence, Offer, Scheme
 
 _NOTHING = Draft(tokens=(), is_point_mass=True)
+ORDERS = (12, 6, 3)
+"""Lengths of the n-grams that are looked up, the longest first."""
+LONGEST_MATCH = 64
+"""Longer matches count as this long."""
 
 
 class NgramDrafter:
-    """Draft the continuation of the longest, then most recent, match in prompt and output.
+    """Draft the continuation of a long and recent match in prompt and output.
 
-    Matches start from an index of short n-grams that grows by one entry per token; matches longer
-    than `longest` tokens count as equally long. The copy may run into the draft itself, so a
-    repetition is drafted to the full window. Source of the idea: prompt lookup decoding
-    (Saxena, 2023, apoorvumang/prompt-lookup-decoding).
+    A match is followed as long as the text repeats it and no longer n-gram among `orders` occurred
+    before; of such n-grams the longest counts, and its last occurrence. Reading a token takes a
+    constant time. The copy may run into the draft itself, so a repetition is drafted to the full
+    window. Source of the idea: prompt lookup decoding (Saxena, 2023,
+    apoorvumang/prompt-lookup-decoding).
     """
 
     seconds_inside = 0.0
 
-    def __init__(self, name: str = "ngram", *, shortest: int = 3, longest: int = 8) -> None:
+    def __init__(self, name: str = "ngram", *, orders: Sequence[int] = ORDERS) -> None:
         self._name = name
-        self._shortest = shortest
-        self._longest = longest
+        self._orders = orders
         self._tokens: list[int] = []
-        self._continuations: dict[tuple[int, ...], list[int]] = {}
-        """Positions that follow an n-gram of the shortest length, ascending."""
+        self._followers: dict[tuple[int, ...], int] = {}
+        """Position after the last occurrence of an n-gram."""
+        self._start = 0
+        """Position whose token is expected next, if the match is not empty."""
+        self._match_length = 0
 
     @property
     def name(self) -> str:
@@ -38,56 +46,68 @@ class NgramDrafter:
         num_known = len(self._tokens)
         if self._tokens != list(context[:num_known]):
             self._tokens.clear()
-            self._continuations.clear()
-            num_known = 0
-        self.observe(context[num_known:])
+            self._followers.clear()
+            self._match_length = 0
+        self.catch_up(context)
 
     def catch_up(self, context: Sequence[int]) -> None:
-        """Do nothing: every emitted token is indexed in its own round."""
+        """Index the tokens that were emitted since the last call."""
+        for token in context[len(self._tokens) :]:
+            self._read(token)
+
+    def offer(self, context: Sequence[int]) -> Offer:
+        """Tell how long the match is."""
+        self.catch_up(context)
+        return Offer(unread=0, match_length=self._match_length)
+
+    def evaluate(self, context: Sequence[int], scheme: Scheme) -> Evidence:
+        """Tell of every token not yet indexed whether it was the one expected."""
+        matches: list[float] = []
+        match_lengths: list[int] = []
+        for token in context[len(self._tokens) :]:
+            match_lengths.append(self._match_length)
+            is_expected = float(self._tokens[self._start] == token)
+            matches.append(is_expected if self._match_length else math.nan)
+            self._read(token)
+        return Evidence(matches, match_lengths)
 
     def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
         """Copy up to `window` tokens; none if nothing matches."""
-        tokens = self._tokens
-        starts = self._continuations.get(tuple(tokens[-self._shortest :]))
-        if starts is None:
+        self.catch_up(context)
+        if not self._match_length:
             return _NOTHING
-        start = self._best(starts)
+        tokens, start = self._tokens, self._start
         draft = tokens[start : start + window]
         while len(draft) < window:
             draft.append(draft[start + len(draft) - len(tokens)])
         return Draft(tokens=draft, is_point_mass=True)
 
     def observe(self, emitted: Sequence[int]) -> None:
-        """Append `emitted` to the index, one entry per token."""
-        tokens, shortest, continuations = self._tokens, self._shortest, self._continuations
-        first = max(len(tokens), shortest)
-        tokens += emitted
-        for position in range(first, len(tokens)):
-            gram = tuple(tokens[position - shortest : position])
-            if gram in continuations:
-                continuations[gram].append(position)
-            else:
-                continuations[gram] = [position]
+        """Do nothing: tokens are indexed when the index is next asked for."""
 
-    def _best(self, starts: Sequence[int]) -> int:
-        """Return the start with the longest match before it, the last one among equals."""
-        best, matched = starts[-1], 0
-        for start in reversed(starts):
-            length = self._match_length(start, matched)
-            if length > matched:
-                best, matched = start, length
-                if matched == self._longest:
-                    break
-        return best
+    def _read(self, token: int) -> None:
+        """Append a token, follow the match or find a new one, index the n-grams that end here."""
+        tokens, followers = self._tokens, self._followers
+        if self._match_length and tokens[self._start] == token:
+            self._start += 1
+            self._match_length = min(self._match_length + 1, LONGEST_MATCH)
+        else:
+            self._match_length = 0
+        tokens.append(token)
+        position = len(tokens)
+        for order in self._orders:
+            if position < order:
+                continue
+            gram = tuple(tokens[-order:])
+            if self._match_length < order and gram in followers:
+                self._start = followers[gram]
+                self._match_length = self._measure(order)
+            followers[gram] = position
 
-    def _match_length(self, start: int, matched: int) -> int:
-        """Return how many tokens before `start` equal the last ones; 0 if not above `matched`."""
-        tokens = self._tokens
-        end = len(tokens)
-        if matched >= start or tokens[start - matched - 1] != tokens[end - matched - 1]:
-            return 0
-        length = self._shortest
-        most = min(self._longest, start)
+    def _measure(self, length: int) -> int:
+        """Return how many tokens before `_start` equal the last ones, `length` at least."""
+        tokens, start = self._tokens, self._start
+        end, most = len(tokens), min(LONGEST_MATCH, start)
         while length < most and tokens[start - length - 1] == tokens[end - length - 1]:
             length += 1
         return length

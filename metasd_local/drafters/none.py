@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from metasd_local.protocols import PLAIN, Draft, Scheme
+from metasd_local.protocols import NO_EVIDENCE, PLAIN, Draft, Evidence, Offer, Scheme
 
 _NOTHING = Draft(tokens=(), is_point_mass=True)
+_READY = Offer(unread=0, match_length=None)
 
 
 class NoDrafter:
@@ -20,6 +21,14 @@ class NoDrafter:
 
     def catch_up(self, context: Sequence[int]) -> None:
         """Do nothing."""
+
+    def offer(self, context: Sequence[int]) -> Offer:
+        """Tell that nothing has to be read."""
+        return _READY
+
+    def evaluate(self, context: Sequence[int], scheme: Scheme) -> Evidence:
+        """Tell nothing."""
+        return NO_EVIDENCE
 
     def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
         """Propose nothing."""

@@ -9,6 +9,7 @@ random tokens, so experts of a mixture are chosen as by no text.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,27 +17,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from metasd_local.bench.prompts import Prompt
-from metasd_local.drafters.model import ModelDrafter
+from metasd_local.drafters.model import EVALUATED_ROWS, ModelDrafter
 from metasd_local.drafters.none import NoDrafter
 from metasd_local.engine import Engine
 from metasd_local.errors import Cancelled, UsageError
 from metasd_local.events import Event, FinishReason, GenerationDone, PromptRead, RoundDone
 from metasd_local.interrupt import Interrupt
 from metasd_local.lab.profile import NgramLookup, Profile
+from metasd_local.lab.traces import SHORTEST_MATCH
 from metasd_local.protocols import (
     NGRAM,
     PLAIN,
     Draft,
     Drafter,
+    Evidence,
     Logits,
+    Offer,
     Policy,
     Probabilities,
-    Reward,
     Scheme,
     TokenModel,
     Verdict,
 )
-from metasd_local.selection.factory import make_policy, policy_window
+from metasd_local.selection.factory import is_informed, make_policy, policy_window
 from metasd_local.selection.specification import parse_policy
 
 NUM_PSEUDO_POSITIONS = 64
@@ -51,8 +54,12 @@ class ArmFate:
     probabilities: Probabilities
     """Chance that the drafter's token is right."""
     is_right: Sequence[bool]
-    has_match: Sequence[bool]
-    """Whether the drafter has anything to propose; always, except for prompt lookup."""
+    match_lengths: Sequence[int]
+    """Length of the match that prompt lookup has; 0: it proposes nothing. Empty for a model."""
+
+    def has_draft(self, position: int) -> bool:
+        """Tell whether the drafter has anything to propose."""
+        return not self.match_lengths or self.match_lengths[position + NUM_PSEUDO_POSITIONS] > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,7 @@ def _model_fate(parts: Sequence[float], num_tokens: int, rng: np.random.Generato
     part = np.arange(-NUM_PSEUDO_POSITIONS, num_tokens).clip(0) * len(parts) // num_tokens
     probabilities = np.take(parts, part)
     is_right = rng.random(len(part)) < probabilities
-    return ArmFate(probabilities, is_right.tolist(), [True] * len(part))
+    return ArmFate(probabilities, is_right.tolist(), ())
 
 
 def _ngram_fate(lookup: NgramLookup, num_tokens: int, rng: np.random.Generator) -> ArmFate:
@@ -104,7 +111,12 @@ def _ngram_fate(lookup: NgramLookup, num_tokens: int, rng: np.random.Generator) 
     probabilities = np.where(is_copied, lookup.copied_acceptance, lookup.acceptance)
     has_match = is_copied | (draws[:, 2] < lookup.match)
     is_right = draws[:, 3] < probabilities
-    return ArmFate(probabilities, is_right.tolist(), has_match.tolist())
+    lengths: list[int] = []
+    following = 0
+    for right, matches in zip(is_right, has_match, strict=True):
+        lengths.append(SHORTEST_MATCH + following if matches else 0)
+        following = following + 1 if matches and right else 0
+    return ArmFate(probabilities, is_right.tolist(), lengths)
 
 
 class EmulatedScheme:
@@ -129,7 +141,7 @@ class EmulatedScheme:
     def is_drafting(self, arm: str) -> bool:
         """Take the drafts that follow as those of `arm`; tell if it has any at this position."""
         self._arm = arm
-        return self._answer.fates[arm].has_match[self._position() + NUM_PSEUDO_POSITIONS]
+        return self._answer.fates[arm].has_draft(self._position())
 
     def drafted_token(self, offset: int) -> int:
         """Return the drafter's token `offset` positions after the context."""
@@ -165,12 +177,37 @@ class EmulatedScheme:
         first = self._verified_from + NUM_PSEUDO_POSITIONS
         return self._answer.fates[self._arm].probabilities[first : first + num_positions]
 
+    def expect(self, rows: Logits, first: int) -> None:
+        """Let the real scheme note what it would."""
+        self._real.expect(rows, first)
+
+    def matches(self, rows: Logits, first: int) -> Sequence[float]:
+        """Let the real scheme compare, and return what was decided."""
+        self._real.matches(rows, first)
+        return self.decided(self._arm, first, len(rows))
+
+    def decided(self, arm: str, first: int, num_tokens: int) -> Sequence[float]:
+        """Return for `num_tokens` positions of the context whether the drafter is right there."""
+        begin = first - len(self._answer.prompt) + NUM_PSEUDO_POSITIONS
+        return [float(right) for right in self._answer.fates[arm].is_right[begin:][:num_tokens]]
+
+    def match_lengths(self, first: int, num_tokens: int) -> Sequence[int]:
+        """Return how long a match prompt lookup has at `num_tokens` positions of the context."""
+        begin = first - len(self._answer.prompt) + NUM_PSEUDO_POSITIONS
+        return self._answer.fates[NGRAM].match_lengths[begin:][:num_tokens]
+
     def _position(self) -> int:
         return len(self._context) - len(self._answer.prompt)
 
 
 class _EmulatedModelDrafter(ModelDrafter):
-    """The real drafter; it only tells the scheme whose draft it is."""
+    """The real drafter; it only tells the scheme whose tokens it looks at."""
+
+    def evaluate(self, context: Sequence[int], scheme: Scheme) -> Evidence:
+        """Read all but the last token of `context` and compare what would have been drafted."""
+        assert isinstance(scheme, EmulatedScheme)
+        scheme.is_drafting(self.name)
+        return super().evaluate(context, scheme)
 
     def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
         """Draw up to `window` tokens one by one."""
@@ -184,11 +221,34 @@ class _EmulatedNgramDrafter(NoDrafter):
 
     name = NGRAM
 
+    def __init__(self, scheme: EmulatedScheme) -> None:
+        self._scheme = scheme
+        self._num_seen = 0
+
+    def begin(self, context: Sequence[int]) -> None:
+        """Start after the prompt."""
+        self._num_seen = len(context)
+
+    def offer(self, context: Sequence[int]) -> Offer:
+        """Tell how long the match is."""
+        (match_length,) = self._scheme.match_lengths(len(context), 1) or (0,)
+        return Offer(unread=0, match_length=match_length)
+
+    def evaluate(self, context: Sequence[int], scheme: Scheme) -> Evidence:
+        """Tell of the tokens emitted since the last call whether they were expected."""
+        first, num_tokens = self._num_seen, len(context) - self._num_seen
+        self._num_seen = len(context)
+        lengths = self._scheme.match_lengths(first, num_tokens)
+        decided = self._scheme.decided(NGRAM, first, num_tokens)
+        matches = [
+            match if length else math.nan for match, length in zip(decided, lengths, strict=True)
+        ]
+        return Evidence(matches, lengths)
+
     def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
         """Copy `window` tokens; none if nothing matches."""
-        assert isinstance(scheme, EmulatedScheme)
-        num_tokens = window if scheme.is_drafting(NGRAM) else 0
-        tokens = [scheme.drafted_token(offset) for offset in range(num_tokens)]
+        num_tokens = window if self._scheme.is_drafting(NGRAM) else 0
+        tokens = [self._scheme.drafted_token(offset) for offset in range(num_tokens)]
         return Draft(tokens, is_point_mass=True)
 
 
@@ -242,8 +302,8 @@ class Emulation:
         """Return the names of the drafters."""
         return (*self._profile.drafters, *([NGRAM] * self._profile.has_ngram))
 
-    def make_policy(self, text: str, seed: int = 0) -> tuple[Policy, Reward]:
-        """Return the policy typed as `text` and its reward; raise UsageError if it cannot be."""
+    def make_policy(self, text: str, seed: int = 0) -> Policy:
+        """Return the policy typed as `text`; raise UsageError if it cannot be."""
         specification = parse_policy(text)
         if specification.drafter not in (None, PLAIN, *self.arms):
             raise UsageError(
@@ -300,20 +360,27 @@ class Emulation:
     def _make_engine(self, policy_text: str, answer: EmulatedAnswer) -> Engine:
         # Every prompt has its own, so that a random policy does not repeat itself on all of them.
         policy_seed = sum(answer.prompt) + self._seed
-        policy, reward = self.make_policy(policy_text, policy_seed)
+        policy = self.make_policy(policy_text, policy_seed)
+        specification = parse_policy(policy_text)
+        scheme = EmulatedScheme(self._scheme, answer)
         drafters: list[Drafter] = [NoDrafter()]
         for name, model in self._models.items():
             drafters.append(
-                _EmulatedModelDrafter(name, model, target_vocab_size=self._target.vocab_size)
+                _EmulatedModelDrafter(
+                    name,
+                    model,
+                    target_vocab_size=self._target.vocab_size,
+                    max_rows=EVALUATED_ROWS,
+                )
             )
         if self._profile.has_ngram:
-            drafters.append(_EmulatedNgramDrafter())
+            drafters.append(_EmulatedNgramDrafter(scheme))
         return Engine(
             target=self._target,
             drafters=drafters,
             policy=policy,
-            reward=reward,
-            scheme=EmulatedScheme(self._scheme, answer),
+            scheme=scheme,
+            num_expected=EVALUATED_ROWS if is_informed(specification) else 0,
             interrupt=self._interrupt,
             clock=self._clock,
         )

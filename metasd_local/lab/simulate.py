@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from metasd_local.costs import CostCurve
 from metasd_local.errors import UsageError
 from metasd_local.lab.traces import MODEL_FREE, Trace, draw_trace
-from metasd_local.protocols import PLAIN, Choice, Policy, Reward, RoundFeedback
+from metasd_local.protocols import PLAIN, Choice, Evidence, Offer, Policy, RoundFeedback
 
-PolicyFactory: TypeAlias = Callable[[np.random.Generator], tuple[Policy, Reward]]
+PolicyFactory: TypeAlias = Callable[[np.random.Generator], Policy]
 Setting: TypeAlias = tuple[int, bool, int | None]
 """Number of drafters, whether the topic changes, tokens (None for `LONG_ROUNDS` rounds)."""
 Seconds: TypeAlias = NDArray[np.float64]
@@ -72,53 +72,84 @@ class Replay:
         paid = [0.0 if arm in MODEL_FREE else curve.seconds(1) for arm in trace.arms]
         self._draft_s = [seconds * _DRAFT_SHARE for seconds in paid]
         self._catch_up_s = [seconds * _CATCH_UP_SHARE for seconds in paid]
+        lengths: list[list[int]] = trace.match_lengths().tolist()
+        self._match_lengths = [
+            row if arm in MODEL_FREE and arm != PLAIN else None
+            for arm, row in zip(trace.arms, lengths, strict=True)
+        ]
 
     def play(
         self,
-        choose: Callable[[int], Choice],
-        learn: Callable[[str, RoundFeedback], None] | None = None,
+        choose: Callable[[Callable[[str], Offer], int], Choice],
+        learn: Callable[[str, RoundFeedback], object] | None = None,
         *,
         num_tokens: int,
         max_rounds: int | None = None,
     ) -> Play:
         """Decode the first `num_tokens` tokens, or as many as `max_rounds` rounds emit.
 
-        choose: told how many tokens were emitted. learn: told of the rounds policies learn from.
+        choose: told what the arms have and how many tokens were emitted. learn: told of the rounds
+        policies learn from.
         """
         trace, leading, has_draft = self._trace, self._leading, self._has_draft
         arms = {arm: index for index, arm in enumerate(trace.arms)}
         num_read = [-_PROMPT_TOKENS] * len(arms)
         rounds: list[tuple[int, int, int, float]] = []
         position = 0
+
+        def offer(name: str) -> Offer:
+            arm = arms[name]
+            lengths = self._match_lengths[arm]
+            return Offer(position - num_read[arm], lengths[position] if lengths else None)
+
+        def evaluate(name: str) -> tuple[Evidence, float]:
+            arm = arms[name]
+            seconds = (position - num_read[arm]) * self._catch_up_s[arm]
+            first, num_read[arm] = max(num_read[arm], 0), position
+            matches = trace.matches[arm, first:position].astype(np.float64)
+            matches[~trace.has_draft[arm, first:position]] = math.nan
+            lengths = self._match_lengths[arm] or []
+            return Evidence(matches.tolist(), lengths[first:position]), seconds
+
         while position < num_tokens and len(rounds) != max_rounds:
-            choice = choose(position)
+            choice = choose(offer, position)
             name, arm = choice.arm, arms[choice.arm]
             window = 0 if name == PLAIN else min(choice.window, num_tokens - position - 1)
             drafted = window if has_draft[arm][position] else 0
             accepted = min(leading[arm][position], drafted)
-            emitted = accepted + 1
-            seconds = self._verify_s(drafted + 1) + drafted * self._draft_s[arm]
+            begun_at, position = position, position + accepted + 1
+            catch_up_s = (begun_at - num_read[arm]) * self._catch_up_s[arm] if window else 0.0
             if window:
-                seconds += (position - num_read[arm]) * self._catch_up_s[arm]
-                num_read[arm] = position + emitted
+                num_read[arm] = position
+            evaluations = {each: evaluate(each) for each in choice.evaluated}
+            reached = slice(begun_at, begun_at + min(accepted + 1, drafted))
+            feedback = RoundFeedback(
+                window=window,
+                drafted=drafted,
+                accepted=accepted,
+                emitted=accepted + 1,
+                catch_up_s=catch_up_s,
+                draft_s=drafted * self._draft_s[arm],
+                verify_s=self._verify_s(drafted + 1),
+                overlaps=functools.partial(trace.probabilities.__getitem__, (arm, reached)),
+                evidence={each: evidence for each, (evidence, _) in evaluations.items()},
+            )
+            evaluate_s = sum(seconds for _, seconds in evaluations.values())
+            rounds.append((begun_at, arm, window, feedback.seconds + evaluate_s))
             if learn is not None and (window or name == PLAIN):
-                reached = slice(position, position + min(emitted, drafted))
-                overlaps = functools.partial(trace.probabilities.__getitem__, (arm, reached))
-                learn(name, RoundFeedback(window, drafted, accepted, emitted, seconds, overlaps))
-            rounds.append((position, arm, window, seconds))
-            position += emitted
+                learn(name, feedback)
         *counts, seconds_of_rounds = zip(*rounds, strict=True)
         columns = np.array(counts, dtype=np.intp)
         return Play(columns[0], columns[1], columns[2], np.array(seconds_of_rounds), position)
 
     def play_policy(
-        self, policy: Policy, reward: Reward, *, num_tokens: int, max_rounds: int | None = None
+        self, policy: Policy, *, num_tokens: int, max_rounds: int | None = None
     ) -> Play:
         """Decode with a policy that starts a query."""
         policy.begin(self._trace.arms)
         return self.play(
-            lambda _: policy.choose(),
-            lambda arm, feedback: policy.observe(arm, reward(feedback), feedback.seconds),
+            lambda offer, _: policy.choose(offer),
+            policy.observe,
             num_tokens=num_tokens,
             max_rounds=max_rounds,
         )
@@ -126,7 +157,7 @@ class Replay:
     def play_fixed(self, arm: str, *, num_tokens: int) -> Play:
         """Decode with one arm."""
         choice = Choice(arm, WINDOW)
-        return self.play(lambda _: choice, num_tokens=num_tokens)
+        return self.play(lambda *_: choice, num_tokens=num_tokens)
 
     def play_oracle(self, *, num_tokens: int, max_rounds: int | None = None) -> Play:
         """Decode knowing all probabilities: most expected tokens/s in every round.
@@ -138,7 +169,9 @@ class Replay:
         best: list[int] = np.concatenate(rates).argmax(axis=0).tolist()
         choices = [Choice(arm, window) for window in windows for arm in self._trace.arms]
         return self.play(
-            lambda position: choices[best[position]], num_tokens=num_tokens, max_rounds=max_rounds
+            lambda _, position: choices[best[position]],
+            num_tokens=num_tokens,
+            max_rounds=max_rounds,
         )
 
     def regret_s(self, play: Play, best: Play) -> Seconds:
@@ -298,7 +331,7 @@ def _run_setting(
         trace = draw_trace(rng, num_drafters, num_tokens, topic_tokens=topic_tokens)
         replay = Replay(trace, curve)
         plays = {
-            name: replay.play_policy(*policy, num_tokens=num_tokens, max_rounds=max_rounds)
+            name: replay.play_policy(policy, num_tokens=num_tokens, max_rounds=max_rounds)
             for name, policy in made.items()
         }
         plays["oracle"] = replay.play_oracle(num_tokens=num_tokens, max_rounds=max_rounds)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from metasd_local.protocols import NGRAM, PLAIN, Probabilities
 
 GENERAL = "general"
+SHORTEST_MATCH = 3
 MODEL_FREE = (PLAIN, NGRAM)
 
 # Ranges of the probability that a token matches, before the drift of difficulty.
@@ -48,6 +49,17 @@ class Trace:
         misses = np.where(self.matches, len(positions), positions)
         next_misses = np.minimum.accumulate(misses[:, ::-1], axis=1)[:, ::-1]
         return next_misses - positions
+
+    def match_lengths(self) -> NDArray[np.intp]:
+        """Return how long a match an index would have, `(num_arms, num_tokens)`.
+
+        As long as the text has followed it, and what an index begins with; 0 without a draft.
+        """
+        follows = np.zeros_like(self.matches)
+        follows[:, 1:] = self.has_draft[:, :-1] & self.matches[:, :-1]
+        positions = np.arange(follows.shape[1])
+        begun_at = np.maximum.accumulate(np.where(follows, 0, positions), axis=1)
+        return np.where(self.has_draft, SHORTEST_MATCH + positions - begun_at, 0)
 
     def expected_emitted(self, window: int) -> Probabilities:
         """Return the mean tokens of a round from each token on, `(num_arms, num_tokens)`."""

@@ -1,4 +1,4 @@
-"""From what a user types after `--policy` to a policy and the reward it learns from."""
+"""From what a user types after `--policy` to a policy."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 from metasd_local.errors import UsageError
 from metasd_local.options import MAX_WINDOW, nearest_hint
-from metasd_local.protocols import PLAIN, Policy, Reward
+from metasd_local.protocols import PLAIN, Policy
 from metasd_local.selection import POLICIES
 from metasd_local.selection.fixed import FixedPolicy
-from metasd_local.selection.rewards import block_divergence, block_efficiency
+from metasd_local.selection.rewards import Reward, block_divergence, block_efficiency
 from metasd_local.selection.specification import PolicySpecification
 from metasd_local.selection.ucb import UcbPolicy
 from metasd_local.selection.uniform import UniformPolicy
@@ -26,26 +26,34 @@ def policy_window(specification: PolicySpecification, window: int | None) -> int
     return specification.value("window", _whole_window, window or DEFAULT_WINDOW)
 
 
-def make_policy(
-    specification: PolicySpecification, window: int, seed: int | None
-) -> tuple[Policy, Reward]:
-    """Return the policy and its reward; raise UsageError for an unknown name or parameter."""
+def needs_overlaps(specification: PolicySpecification) -> bool:
+    """Tell whether the policy looks at the overlaps of the laws."""
+    return specification.name == "ucb" and specification.parameters.get("reward", "bd") == "bd"
+
+
+def is_informed(specification: PolicySpecification) -> bool:
+    """Tell whether the policy asks what idle drafters would have done."""
+    return specification.name in ("auto", "hedge")
+
+
+def make_policy(specification: PolicySpecification, window: int, seed: int | None) -> Policy:
+    """Return the policy; raise UsageError for an unknown name or parameter."""
     match specification.name:
         case "plain":
             specification.check_keys()
-            return FixedPolicy(PLAIN, window=window), block_efficiency
+            return FixedPolicy(PLAIN, window=window)
         case "fixed":
             specification.check_keys("window")
             assert specification.drafter is not None
-            return FixedPolicy(specification.drafter, window=window), block_efficiency
+            return FixedPolicy(specification.drafter, window=window)
         case "random":
             specification.check_keys("window")
-            return UniformPolicy(np.random.default_rng(seed), window=window), block_efficiency
+            return UniformPolicy(np.random.default_rng(seed), window=window)
         case "ucb":
             specification.check_keys("beta", "reward", "window")
             beta = specification.value("beta", _positive, 1.0)
             reward = specification.value("reward", _reward, REWARDS["bd"])
-            return UcbPolicy(beta=beta, window=window), reward
+            return UcbPolicy(reward, beta=beta, window=window)
     names = [policy.name for policy in POLICIES]
     hint = nearest_hint(specification.name, names)
     found = f"--policy: found {specification.text!r}, expected one of {', '.join(names)}"

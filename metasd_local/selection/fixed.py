@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from metasd_local.protocols import PLAIN, Choice
+from metasd_local.protocols import PLAIN, Choice, Offer, RoundFeedback
+from metasd_local.selection.rewards import block_efficiency
 
 
 class FixedPolicy:
@@ -19,12 +20,13 @@ class FixedPolicy:
         is_there = self._wanted.arm in arms
         self._choice = self._wanted if is_there else Choice(arm=PLAIN, window=1)
 
-    def choose(self) -> Choice:
+    def choose(self, offer: Callable[[str], Offer]) -> Choice:
         """Return the one choice."""
         return self._choice
 
-    def observe(self, arm: str, reward: float, cost_s: float) -> None:
-        """Learn nothing."""
+    def observe(self, arm: str, feedback: RoundFeedback) -> float:
+        """Learn nothing; return the block efficiency."""
+        return block_efficiency(feedback)
 
     def scores(self) -> Mapping[str, float]:
         """Return nothing: arms are not compared."""

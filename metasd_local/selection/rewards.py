@@ -5,7 +5,12 @@ A round in which nothing was drafted is worth 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 from metasd_local.protocols import RoundFeedback
+
+Reward: TypeAlias = Callable[[RoundFeedback], float]
 
 
 def block_divergence(feedback: RoundFeedback) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from metasd_local.protocols import PLAIN, Choice
+from metasd_local.protocols import PLAIN, Choice, Offer, RoundFeedback
+from metasd_local.selection.rewards import Reward
 
 
 class UcbPolicy:
@@ -16,7 +17,8 @@ class UcbPolicy:
     the only one. Source: MetaSD, arXiv 2604.05417, MetaSD-UCB; beta = 1 is the main theorem's.
     """
 
-    def __init__(self, *, beta: float, window: int) -> None:
+    def __init__(self, reward: Reward, *, beta: float, window: int) -> None:
+        self._reward = reward
         self._beta = beta
         self._window = window
         self._num_rounds: dict[str, int] = {}
@@ -30,7 +32,7 @@ class UcbPolicy:
         self._means = dict.fromkeys(names, 0.0)
         self._scores = dict.fromkeys(names, math.inf)
 
-    def choose(self) -> Choice:
+    def choose(self, offer: Callable[[str], Offer]) -> Choice:
         """Choose the highest score, the first of equals."""
         total = sum(self._num_rounds.values())
         width = self._beta * math.sqrt(2 * math.log(total)) if total else math.inf
@@ -41,11 +43,13 @@ class UcbPolicy:
         }
         return Choice(max(scores, key=scores.__getitem__), self._window)
 
-    def observe(self, arm: str, reward: float, cost_s: float) -> None:
+    def observe(self, arm: str, feedback: RoundFeedback) -> float:
         """Add one round to an arm's mean."""
+        reward = self._reward(feedback)
         rounds = self._num_rounds[arm] + 1
         self._num_rounds[arm] = rounds
         self._means[arm] += (reward - self._means[arm]) / rounds
+        return reward
 
     def scores(self) -> Mapping[str, float]:
         """Return every arm's upper confidence bound at the last choice."""

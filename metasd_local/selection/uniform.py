@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from metasd_local.protocols import PLAIN, Choice
+from metasd_local.protocols import PLAIN, Choice, Offer, RoundFeedback
+from metasd_local.selection.rewards import block_efficiency
 
 
 class UniformPolicy:
@@ -21,12 +22,13 @@ class UniformPolicy:
         """Start a query with these arms, `plain` only if there is no other."""
         self._arms = [arm for arm in arms if arm != PLAIN] or [PLAIN]
 
-    def choose(self) -> Choice:
+    def choose(self, offer: Callable[[str], Offer]) -> Choice:
         """Draw an arm."""
         return Choice(self._arms[int(self._rng.integers(len(self._arms)))], self._window)
 
-    def observe(self, arm: str, reward: float, cost_s: float) -> None:
-        """Learn nothing."""
+    def observe(self, arm: str, feedback: RoundFeedback) -> float:
+        """Learn nothing; return the block efficiency."""
+        return block_efficiency(feedback)
 
     def scores(self) -> Mapping[str, float]:
         """Return nothing: arms are not compared."""

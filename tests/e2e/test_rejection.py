@@ -15,7 +15,6 @@ from metasd_local.events import RoundDone
 from metasd_local.interrupt import Interrupt
 from metasd_local.sampling import SamplerChain, SamplerSettings
 from metasd_local.selection.fixed import FixedPolicy
-from metasd_local.selection.rewards import block_efficiency
 from metasd_local.selftest.law import Law, p_value
 from metasd_local.verify import Rejection
 from tests.tiny_gguf import write_tiny_gguf
@@ -85,7 +84,6 @@ def test_rejection_emits_the_targets_law_of_two_tokens(pair: Pair) -> None:
         target=pair.target,
         drafters=[NoDrafter(), pair.drafter],
         policy=FixedPolicy("drafter", window=3),
-        reward=block_efficiency,
         scheme=Rejection(SETTINGS, 262, 3),
         interrupt=Interrupt(),
     )

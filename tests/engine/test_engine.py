@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from metasd_local.engine import Engine
 from metasd_local.errors import BackendError, Cancelled
 from metasd_local.events import Notice, PromptRead, RoundDone
 from metasd_local.interrupt import Interrupt
-from metasd_local.protocols import Choice, Drafter, Policy
+from metasd_local.protocols import Choice, Drafter, Offer, Policy, RoundFeedback
 from metasd_local.sampling import SamplerSettings
 from metasd_local.selection.fixed import FixedPolicy
 from metasd_local.selection.rewards import block_divergence
@@ -56,13 +56,15 @@ class Scramble:
     def begin(self, arms: Sequence[str]) -> None:
         self._arms = arms
 
-    def choose(self) -> Choice:
+    def choose(self, offer: Callable[[str], Offer]) -> Choice:
         arm = self._arms[int(self._rng.integers(len(self._arms)))]
         return Choice(arm, int(self._rng.integers(1, 6)))
 
-    def observe(self, arm: str, reward: float, cost_s: float) -> None:
+    def observe(self, arm: str, feedback: RoundFeedback) -> float:
+        reward = block_divergence(feedback)
         assert 0.0 <= reward <= 1.0
-        assert cost_s >= 0.0
+        assert feedback.seconds >= 0.0
+        return reward
 
     def scores(self) -> Mapping[str, float]:
         return {}
@@ -94,7 +96,6 @@ def make_engine(
         target=target,
         drafters=drafters,
         policy=policy,
-        reward=block_divergence,
         scheme=Greedy(GREEDY, vocab_size=VOCAB_SIZE, max_window=16),
         interrupt=interrupt,
     )
@@ -134,7 +135,7 @@ def plain_tokens(max_tokens: int = 40, end: int | None = None) -> list[int]:
         FixedPolicy("ngram", window=7),
         FixedPolicy("missing", window=5),
         UniformPolicy(np.random.default_rng(0), window=4),
-        UcbPolicy(beta=1.0, window=5),
+        UcbPolicy(block_divergence, beta=1.0, window=5),
         *(Scramble(seed) for seed in range(20)),
     ],
 )
@@ -241,7 +242,7 @@ def test_an_idle_drafter_reads_what_it_missed_once() -> None:
     class EveryThirdRound(Scramble):
         num_rounds = 0
 
-        def choose(self) -> Choice:
+        def choose(self, offer: Callable[[str], Offer]) -> Choice:
             self.num_rounds += 1
             return Choice("own" if self.num_rounds % 3 == 0 else "ngram", 4)
 
@@ -296,9 +297,8 @@ def test_the_watch_sees_every_verification_and_speaks_through_a_notice() -> None
 
     engine = Engine(
         target=ScriptedModel(hashed_logits(0, 1.0), vocab_size=VOCAB_SIZE),
-        drafters=[NoDrafter(), NgramDrafter("ngram", shortest=1)],
+        drafters=[NoDrafter(), NgramDrafter("ngram", orders=[1])],
         policy=FixedPolicy("ngram", window=3),
-        reward=block_divergence,
         scheme=Greedy(GREEDY, VOCAB_SIZE, 3),
         interrupt=Interrupt(),
         watch=watch,

@@ -50,7 +50,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "fixed:small": lambda: FixedPolicy("small", window=2),
     "fixed:ngram": lambda: FixedPolicy("ngram", window=3),
     "random": lambda: UniformPolicy(np.random.default_rng(4), window=2),
-    "ucb": lambda: UcbPolicy(beta=1.0, window=2),
+    "ucb": lambda: UcbPolicy(block_divergence, beta=1.0, window=2),
 }
 
 
@@ -72,10 +72,9 @@ def generate(policy: Policy, scheme: Scheme, end: int | None, seed: int = 0) -> 
                 ScriptedModel(small_drafter, vocab_size=VOCAB_SIZE - 1),
                 target_vocab_size=VOCAB_SIZE,
             ),
-            NgramDrafter(shortest=1, longest=2),
+            NgramDrafter(orders=(2, 1)),
         ],
         policy=policy,
-        reward=block_divergence,
         scheme=scheme,
         interrupt=Interrupt(),
     )

@@ -18,7 +18,6 @@ from metasd_local.events import Event, GenerationDone, Notice, PromptRead, Round
 from metasd_local.interrupt import Interrupt
 from metasd_local.sampling import SamplerSettings
 from metasd_local.selection.fixed import FixedPolicy
-from metasd_local.selection.rewards import block_efficiency
 from metasd_local.session import Session, Setup
 from metasd_local.template import ChatTemplate
 from metasd_local.verify import Greedy
@@ -73,7 +72,6 @@ class Desk:
             target=self.target,
             drafters=[NoDrafter(), NgramDrafter()],
             policy=FixedPolicy(arm, window=5),
-            reward=block_efficiency,
             scheme=Greedy(settings, VOCABULARY.size, 5),
             interrupt=self.interrupt,
         )

@@ -114,6 +114,7 @@ class Lenient:
         self._scheme = scheme
         self._rng = rng
         self.begin, self.draft, self.overlaps = scheme.begin, scheme.draft, scheme.overlaps
+        self.expect, self.matches = scheme.expect, scheme.matches
 
     def verify(self, rows: Logits, draft: Draft) -> Verdict:
         """Judge, mostly."""
@@ -177,13 +178,12 @@ class ScriptedPool:
         """Make a session as the composition root does."""
         specification = parse_policy(options.policy or "ucb")
         window = policy_window(specification, options.window)
-        policy, reward = make_policy(specification, window, options.seed)
+        policy = make_policy(specification, window, options.seed)
         settings, name = self._settle(options)
         engine = Engine(
             target=self.target,
             drafters=[NoDrafter(), *self.drafters],
             policy=policy,
-            reward=reward,
             scheme=self.scheme(options),
             interrupt=self.interrupt,
         )

@@ -131,6 +131,14 @@ class Textbook:
         """Fail: no reward is asked for here."""
         raise AssertionError("overlaps are not part of the comparison")
 
+    def expect(self, rows: Logits, first: int) -> None:
+        """Fail: nothing is primed here."""
+        raise AssertionError("expectations are not part of the comparison")
+
+    def matches(self, rows: Logits, first: int) -> Sequence[float]:
+        """Fail: no idle drafter is asked here."""
+        raise AssertionError("matches are not part of the comparison")
+
     def _law(self, row: Logits, drafted: Sequence[int]) -> Probabilities:
         if self._mistake == "penalty forgets the draft":
             drafted = ()
@@ -225,8 +233,8 @@ def test_coupled_and_match_emit_the_same_tokens_with_and_without_drafts(
 class NoisyByRow(Coupled):
     """Key the noise by the place in the draft instead of the place in the text."""
 
-    def _draw(self, law: Survivors, offset: int) -> int:
-        noise = self._noise.exponentials(self._seed, offset, law.token_ids)
+    def _draw(self, law: Survivors, position: int) -> int:
+        noise = self._noise.exponentials(self._seed, position - len(self._context), law.token_ids)
         return int(law.token_ids[(law.probabilities / noise).argmax()])
 
 

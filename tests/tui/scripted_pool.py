@@ -27,7 +27,6 @@ from metasd_local.options import Options
 from metasd_local.protocols import Drafter
 from metasd_local.sampling import SamplerSettings
 from metasd_local.selection.fixed import FixedPolicy
-from metasd_local.selection.rewards import block_efficiency
 from metasd_local.session import Session, Setup
 from metasd_local.template import ChatTemplate
 from metasd_local.verify import Greedy
@@ -122,7 +121,6 @@ class ScriptedPool:
                 target=self.target,
                 drafters=[NoDrafter(), *self.drafters],
                 policy=FixedPolicy(arm, window=5),
-                reward=block_efficiency,
                 scheme=Greedy(settings, VOCABULARY.size, 5),
                 interrupt=self.interrupt,
             ),

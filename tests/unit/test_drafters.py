@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from metasd_local.drafters.ngram import NgramDrafter
@@ -12,37 +14,67 @@ from metasd_local.drafters.vocabulary import check_vocabulary
 from metasd_local.verify import Greedy
 
 
-def brute_force(tokens: list[int], window: int, shortest: int, longest: int) -> list[int]:
-    """Return what the longest, then most recent, match proposes, by scanning everything."""
-    for length in range(longest, shortest - 1, -1):
-        for start in range(len(tokens) - length - 1, -1, -1):
-            if tokens[start : start + length] == tokens[-length:]:
-                extended = list(tokens)
-                for index in range(window):
-                    extended.append(extended[start + length + index])
-                return extended[len(tokens) :]
-    return []
+def occurs_before(tokens: list[int], length: int) -> bool:
+    """Tell whether the last `length` tokens occurred before, by scanning everything."""
+    last = tokens[len(tokens) - length :]
+    return any(tokens[i : i + length] == last for i in range(len(tokens) - length))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_ngram_index_finds_what_a_full_scan_finds(seed: int, greedy: Greedy) -> None:
+def test_ngram_finds_a_match_wherever_there_is_one_and_copies_what_followed_it(
+    seed: int, greedy: Greedy
+) -> None:
+    """It has a match of at least the longest order that occurred, and tells how long it is."""
     rng = random.Random(seed)
     tokens = [rng.randrange(3) for _ in range(12)]
-    drafter = NgramDrafter(shortest=2, longest=4)
+    drafter = NgramDrafter(orders=(4, 2))
     drafter.begin(tokens)
     for _ in range(30):
-        emitted = [rng.randrange(3) for _ in range(rng.randrange(1, 5))]
-        drafter.observe(emitted)
-        tokens += emitted
+        tokens += [rng.randrange(3) for _ in range(rng.randrange(1, 5))]
+        length = drafter.offer(tokens).match_length
         draft = drafter.propose(tokens, 5, greedy)
-        assert draft.is_point_mass
-        assert list(draft.tokens) == brute_force(tokens, 5, 2, 4)
+        found = max((order for order in (2, 4) if occurs_before(tokens, order)), default=0)
+        assert length is not None
+        assert length >= found
+        assert bool(length) == bool(found)
+        assert len(draft.tokens) == (5 if found else 0)
+        if found:
+            assert occurs_before(tokens, length)
+            assert occurs_before([*tokens, *draft.tokens], length + 5)
+
+
+def test_ngram_evidence_is_what_it_would_have_drafted(greedy: Greedy) -> None:
+    """Token by token, from what was known before that token, the match length with it."""
+    rng = random.Random(0)
+    tokens = [rng.randrange(3) for _ in range(8)]
+    drafter, scored = NgramDrafter(orders=(4, 2)), NgramDrafter(orders=(4, 2))
+    drafter.begin(tokens)
+    scored.begin(tokens)
+    matches: list[float] = []
+    match_lengths: list[int | None] = []
+    seen = len(tokens)
+    for _ in range(60):
+        match_lengths.append(drafter.offer(tokens).match_length)
+        draft = drafter.propose(tokens, 1, greedy).tokens
+        tokens.append(rng.randrange(3))
+        matches.append(float(draft[0] == tokens[-1]) if draft else math.nan)
+    evidence = scored.evaluate(tokens, greedy)
+    assert len(tokens) - seen == 60
+    np.testing.assert_array_equal(evidence.matches, matches)
+    assert evidence.match_lengths == match_lengths
+    assert scored.evaluate(tokens, greedy).matches == []
+
+
+def test_ngram_follows_its_match_rather_than_a_newer_one(greedy: Greedy) -> None:
+    drafter = NgramDrafter(orders=(2,))
+    drafter.begin([1, 2, 3, 4, 9, 3, 4, 8, 1, 2, 3, 4])
+    assert drafter.offer([1] * 12).match_length == 4
+    assert drafter.propose([1] * 12, 1, greedy).tokens == [9]
 
 
 def test_ngram_continues_across_turns_and_forgets_another_conversation(greedy: Greedy) -> None:
-    drafter = NgramDrafter(shortest=2, longest=4)
+    drafter = NgramDrafter(orders=(4, 2))
     drafter.begin([1, 2, 3, 4])
-    drafter.observe([5, 6])
     drafter.begin([1, 2, 3, 4, 5, 6, 1, 2])
     assert list(drafter.propose([], 3, greedy).tokens) == [3, 4, 5]
     drafter.begin([9, 9, 1, 2])
@@ -50,7 +82,7 @@ def test_ngram_continues_across_turns_and_forgets_another_conversation(greedy: G
 
 
 def test_ngram_drafts_a_repetition_to_the_full_window(greedy: Greedy) -> None:
-    drafter = NgramDrafter(shortest=2, longest=4)
+    drafter = NgramDrafter(orders=(4, 2))
     drafter.begin([7, 8, 7, 8, 7, 8])
     assert list(drafter.propose([], 5, greedy).tokens) == [7, 8, 7, 8, 7]
 

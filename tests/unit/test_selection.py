@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metasd_local.errors import UsageError
-from metasd_local.protocols import RoundFeedback
+from metasd_local.protocols import Offer, RoundFeedback
 from metasd_local.selection.fixed import FixedPolicy
 from metasd_local.selection.rewards import block_divergence, block_efficiency
 from metasd_local.selection.specification import parse_policy
@@ -18,13 +18,22 @@ from metasd_local.selection.uniform import UniformPolicy
 ARMS = ("plain", "a", "b", "c")
 
 
+def offer(arm: str) -> Offer:
+    return Offer(unread=0, match_length=None)
+
+
+def earning(block_efficiency: float) -> RoundFeedback:
+    """Return a round of 100 draft tokens with a given share of them accepted."""
+    return feedback(100, round(100 * block_efficiency), [], window=100)
+
+
 def test_ucb_scores_are_the_papers_formula() -> None:
-    policy = UcbPolicy(beta=0.5, window=5)
+    policy = UcbPolicy(block_efficiency, beta=0.5, window=5)
     policy.begin(ARMS)
     for arm, rewards in {"a": [1.0, 0.5], "b": [0.25], "c": [0.0, 0.0, 0.3]}.items():
         for reward in rewards:
-            policy.observe(arm, reward, 0.01)
-    policy.choose()
+            policy.observe(arm, earning(reward))
+    policy.choose(offer)
     bonus = 0.5 * math.sqrt(2 * math.log(6))
     assert policy.scores() == pytest.approx(
         {
@@ -36,46 +45,46 @@ def test_ucb_scores_are_the_papers_formula() -> None:
 
 
 def test_ucb_tries_every_drafter_once_and_never_plain() -> None:
-    policy = UcbPolicy(beta=1.0, window=5)
+    policy = UcbPolicy(block_efficiency, beta=1.0, window=5)
     policy.begin(ARMS)
     tried = []
     for _ in range(3):
-        choice = policy.choose()
+        choice = policy.choose(offer)
         tried.append(choice.arm)
-        policy.observe(choice.arm, 0.0, 0.01)
+        policy.observe(choice.arm, earning(0.0))
     assert tried == ["a", "b", "c"]
 
 
 def test_ucb_bonus_of_an_arm_falls_as_that_arm_is_chosen() -> None:
-    policy = UcbPolicy(beta=1.0, window=5)
+    policy = UcbPolicy(block_efficiency, beta=1.0, window=5)
     policy.begin(ARMS)
     for arm in ("a", "b", "c"):
-        policy.observe(arm, 0.5, 0.01)
+        policy.observe(arm, earning(0.5))
     for _ in range(20):
-        policy.observe("a", 0.5, 0.01)
-    policy.choose()
+        policy.observe("a", earning(0.5))
+    policy.choose(offer)
     scores = policy.scores()
     assert scores["a"] < scores["b"] == scores["c"]
 
 
 def test_ucb_starts_every_query_from_nothing() -> None:
-    policy = UcbPolicy(beta=1.0, window=5)
+    policy = UcbPolicy(block_efficiency, beta=1.0, window=5)
     policy.begin(ARMS)
-    policy.observe("a", 1.0, 0.01)
+    policy.observe("a", earning(1.0))
     policy.begin(ARMS)
-    policy.choose()
+    policy.choose(offer)
     assert set(policy.scores().values()) == {math.inf}
 
 
 def regret_of(policy_seed: int, rounds: int) -> float:
     means = {"a": 0.8, "b": 0.7, "c": 0.3}
     rng = np.random.default_rng(policy_seed)
-    policy = UcbPolicy(beta=1.0, window=5)
+    policy = UcbPolicy(block_efficiency, beta=1.0, window=5)
     policy.begin(ARMS)
     regret = 0.0
     for _ in range(rounds):
-        arm = policy.choose().arm
-        policy.observe(arm, float(rng.random() < means[arm]), 0.01)
+        arm = policy.choose(offer).arm
+        policy.observe(arm, earning(float(rng.random() < means[arm])))
         regret += 0.8 - means[arm]
     return regret
 
@@ -94,7 +103,7 @@ def test_uniform_draws_every_drafter_and_never_plain() -> None:
     policy.begin(ARMS)
     counts = dict.fromkeys(ARMS, 0)
     for _ in range(3000):
-        counts[policy.choose().arm] += 1
+        counts[policy.choose(offer).arm] += 1
     assert counts.pop("plain") == 0
     assert all(900 < count < 1100 for count in counts.values())
 
@@ -103,24 +112,26 @@ def test_uniform_draws_every_drafter_and_never_plain() -> None:
     "policy",
     [
         FixedPolicy("a", window=5),
-        UcbPolicy(beta=1.0, window=5),
+        UcbPolicy(block_efficiency, beta=1.0, window=5),
         UniformPolicy(np.random.default_rng(0), window=5),
     ],
 )
 def test_without_drafters_every_policy_decodes_plainly(policy: FixedPolicy) -> None:
     policy.begin(("plain",))
     for _ in range(3):
-        assert policy.choose().arm == "plain"
-        policy.observe("plain", 0.0, 0.01)
+        assert policy.choose(offer).arm == "plain"
+        policy.observe("plain", earning(0.0))
 
 
-def feedback(drafted: int, accepted: int, overlaps: list[float]) -> RoundFeedback:
+def feedback(drafted: int, accepted: int, overlaps: list[float], window: int = 5) -> RoundFeedback:
     return RoundFeedback(
-        window=5,
+        window=window,
         drafted=drafted,
         accepted=accepted,
         emitted=accepted + 1,
-        seconds=0.02,
+        catch_up_s=0.0,
+        draft_s=0.01,
+        verify_s=0.01,
         overlaps=lambda: np.array(overlaps),
     )
 

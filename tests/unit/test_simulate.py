@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -21,14 +21,14 @@ from metasd_local.lab.simulate import (
     simulate,
 )
 from metasd_local.lab.traces import Trace
-from metasd_local.protocols import PLAIN, Choice, Policy, RoundFeedback
+from metasd_local.protocols import PLAIN, Choice, Offer, Policy, RoundFeedback
 from metasd_local.selection.rewards import block_divergence, block_efficiency
 from metasd_local.selection.ucb import UcbPolicy
 from metasd_local.selection.uniform import UniformPolicy
 
 POLICIES: Mapping[str, PolicyFactory] = {
-    "random": lambda rng: (UniformPolicy(rng, window=5), block_efficiency),
-    "ucb": lambda _: (UcbPolicy(beta=1.0, window=5), block_divergence),
+    "random": lambda rng: UniformPolicy(rng, window=5),
+    "ucb": lambda _: UcbPolicy(block_divergence, beta=1.0, window=5),
 }
 CURVE = CostCurve({1: 10.0, 2: 12.0, 3: 14.0, 10: 28.0})
 
@@ -39,7 +39,7 @@ class SharedBonus:
     def begin(self, arms: Sequence[str]) -> None:
         self._rewards: dict[str, list[float]] = {arm: [] for arm in arms if arm != PLAIN}
 
-    def choose(self) -> Choice:
+    def choose(self, offer: Callable[[str], Offer]) -> Choice:
         total = sum(len(rewards) for rewards in self._rewards.values())
         scores = {
             arm: sum(rewards) / len(rewards) + math.sqrt(2 * math.log(total) / total)
@@ -49,8 +49,9 @@ class SharedBonus:
         }
         return Choice(max(scores, key=scores.__getitem__), 5)
 
-    def observe(self, arm: str, reward: float, cost_s: float) -> None:
-        self._rewards[arm].append(reward)
+    def observe(self, arm: str, feedback: RoundFeedback) -> float:
+        self._rewards[arm].append(block_efficiency(feedback))
+        return 0.0
 
     def scores(self) -> Mapping[str, float]:
         return {}
@@ -76,7 +77,7 @@ def play(
     left = iter(choices)
     replay = Replay(small_trace(), CURVE)
     done = replay.play(
-        lambda _: next(left),
+        lambda *_: next(left),
         lambda arm, feedback: told.append((arm, feedback)),
         num_tokens=num_tokens,
         max_rounds=len(choices),
@@ -159,9 +160,7 @@ def misleading_growth(policy: Policy) -> float:
         has_draft = np.array([[False], [True], [True], [True]]).repeat(num_tokens, axis=1)
         trace = Trace((PLAIN, "poor", "poor too", "best"), probabilities, matches, has_draft)
         replay = Replay(trace, DEFAULT_CURVE)
-        done = replay.play_policy(
-            policy, block_efficiency, num_tokens=num_tokens, max_rounds=LONG_ROUNDS
-        )
+        done = replay.play_policy(policy, num_tokens=num_tokens, max_rounds=LONG_ROUNDS)
         regret_s = replay.regret_s(done, replay.play_fixed("best", num_tokens=num_tokens))
         assert len(regret_s) == LONG_ROUNDS
         halves += (regret_s[LONG_ROUNDS // 2 - 1], regret_s[-1])
@@ -169,7 +168,7 @@ def misleading_growth(policy: Policy) -> float:
 
 
 def test_a_bonus_shared_by_all_arms_is_caught_by_the_growth_of_its_regret() -> None:
-    assert misleading_growth(UcbPolicy(beta=1.0, window=5)) < 1.6
+    assert misleading_growth(UcbPolicy(block_efficiency, beta=1.0, window=5)) < 1.6
     assert misleading_growth(SharedBonus()) > 1.9
 
 
