@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -35,6 +35,12 @@ class Pool:
     sampling: SamplerSettings = field(default_factory=SamplerSettings)
     """Recommended settings."""
 
+    @property
+    def file_bytes(self) -> int:
+        """Return the size of those of its files that are here."""
+        paths = (self.target, *(drafter.path for drafter in self.drafters))
+        return sum(path.stat().st_size for path in paths if path.is_file())
+
 
 def pool_of_file(target: Path) -> Pool:
     """Return the pool of a GGUF file given by path: no drafters of its own."""
@@ -46,6 +52,9 @@ class Catalogue:
 
     def __init__(self, pools: Mapping[str, Pool]) -> None:
         self._pools = pools
+
+    def __iter__(self) -> Iterator[Pool]:
+        return iter(self._pools.values())
 
     def __contains__(self, name: str) -> bool:
         return name in self._pools

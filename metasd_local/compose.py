@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -19,7 +20,14 @@ from metasd_local.backend.llama_sampler import LlamaSampler
 from metasd_local.backend.loader import Loader
 from metasd_local.backend.threads import default_num_threads
 from metasd_local.catalogue import DrafterEntry, Pool
-from metasd_local.costs import SLOW, CostCurve, RunningCosts, read_curve, write_curve
+from metasd_local.costs import (
+    SLOW,
+    CostCurve,
+    RunningCosts,
+    measure_curve,
+    read_curve,
+    write_curve,
+)
 from metasd_local.drafters.model import EVALUATED_ROWS, ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
 from metasd_local.drafters.none import NoDrafter
@@ -40,6 +48,8 @@ LARGEST_DEFAULT_CONTEXT = 8192
 SMALLEST_DEFAULT_CONTEXT = 512
 MAX_ROWS = 33
 """Most logits rows of the target: the widest batch of a measured cost curve."""
+QUICK_SIZES, QUICK_DEPTH, QUICK_BUDGET_S = (1, 2, 4, 6, 9), 128, 0.5
+"""Of a cost curve that nobody asked for."""
 
 
 class OpenPool:
@@ -79,7 +89,7 @@ class OpenPool:
         Of the loaded drafters it has those that `options` and the policy can use. `resources`
         are freed when it is closed. Raises UsageError.
         """
-        plan = make_plan(options, self._pool)
+        plan = make_plan(options, self._pool, self.costs)
         wanted = {source.name for source in plan.sources.models}
         wanted |= {NGRAM} if plan.sources.has_ngram else set()
         chosen = [drafter for drafter in self.drafters if drafter.name in wanted]
@@ -127,6 +137,23 @@ class OpenPool:
         if self._costs_path is not None:
             write_curve(self._costs_path, self._costs_key, curve)
 
+    def measure_costs(self) -> None:
+        """Measure what verifying some tokens costs, and remember it, unless that is known already.
+
+        The target's memory is empty afterwards. Raises Cancelled and BackendError.
+        """
+        if self.costs.is_measured:
+            return
+        curve = measure_curve(
+            self.target,
+            depth=min(QUICK_DEPTH, self.target.context_size // 4),
+            budget_s=QUICK_BUDGET_S,
+            clock=time.perf_counter,
+            sizes=QUICK_SIZES,
+        )
+        self.costs.use(curve)
+        self.keep_curve(curve)
+
     def _watch(self, num_tokens: int, seconds: float) -> str | None:
         """Learn the cost of a verification; give up a thread if the machine has become busy."""
         self.costs.observe(num_tokens, seconds)
@@ -170,6 +197,8 @@ class OpenPool:
             models=models,
             scheme=self.scheme(dataclasses.replace(options, window=MAX_WINDOW)),
             interrupt=self.interrupt,
+            costs=self.costs,
+            watch=self._watch,
             window=options.window,
             seed=options.seed or 0,
         )

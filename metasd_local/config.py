@@ -11,6 +11,7 @@ from metasd_local.errors import ConfigError, UsageError
 from metasd_local.options import OPTIONS, Options, nearest_hint
 
 ENVIRONMENT_PREFIX = "METASD_"
+KEYS = "keys"
 
 
 def config_path(environment: Mapping[str, str]) -> Path:
@@ -53,18 +54,34 @@ def load_options(said: Mapping[str, Any], environment: Mapping[str, str], path: 
     return Options(**{**_read_file(path), **_read_environment(environment), **said})
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def load_keys(path: Path) -> Mapping[str, object]:
+    """Return the table [keys] of config.toml, which the chat alone understands.
+
+    Raises ConfigError.
+    """
+    keys = _read_document(path).get(KEYS, {})
+    if not isinstance(keys, dict):
+        raise ConfigError(f"{path}: {KEYS}: found {keys!r}, expected a table such as [{KEYS}]")
+    return keys
+
+
+def _read_document(path: Path) -> dict[str, Any]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: no valid TOML: {error}; correct or remove it") from error
+
+
+def _read_file(path: Path) -> dict[str, Any]:
     known = {option.field: option for option in OPTIONS}
     values: dict[str, Any] = {}
-    for key, value in document.items():
+    for key, value in _read_document(path).items():
+        if key == KEYS:
+            continue
         field = key.replace("-", "_")
         if field not in known:
             hint = nearest_hint(field, known)

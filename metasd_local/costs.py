@@ -139,6 +139,16 @@ class RunningCosts:
         self._estimates: dict[int, float] = {}
         self._num_slow = 0
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether a measured curve was given."""
+        return self._is_measured
+
+    def use(self, curve: CostCurve) -> None:
+        """Go on from what was just measured."""
+        self._shape, self._is_measured = curve, True
+        self._estimates.clear()
+
     def seconds(self, num_tokens: int) -> float | None:
         """Return V(num_tokens), None if nothing was measured yet."""
         if num_tokens in self._estimates:

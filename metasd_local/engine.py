@@ -210,7 +210,7 @@ class Engine:
             return _Proposal(choice.arm, 0, _NO_DRAFT, 0.0, 0.0, started_s)
         drafter.catch_up(context)
         caught_up_s = self._clock()
-        draft = drafter.propose(context, window, self._scheme)
+        draft = drafter.propose(context, window, self._scheme, choice.keeps)
         drafted_s = self._clock()
         return _Proposal(
             choice.arm, window, draft, caught_up_s - started_s, drafted_s - caught_up_s, drafted_s
@@ -233,6 +233,7 @@ class Engine:
             catch_up_s=proposal.catch_up_s,
             draft_s=proposal.draft_s,
             verify_s=self._clock() - proposal.drafted_s,
+            margins=draft.margins,
             overlaps=lambda: self._scheme.overlaps(rows, draft, num_reached),
         )
         return verdict, emitted, feedback
@@ -245,8 +246,10 @@ class Engine:
         evidence: dict[str, Evidence] = {}
         for arm in arms:
             drafter = self._drafters[arm]
+            begun_s = self._clock()
             try:
-                evidence[arm] = drafter.evaluate(context, self._scheme)
+                found = drafter.evaluate(context, self._scheme)
+                evidence[arm] = found._replace(seconds=self._clock() - begun_s)
             except Cancelled:
                 raise
             except MetasdError as error:

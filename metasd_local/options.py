@@ -70,6 +70,9 @@ class Options:
     json: bool | None = None
     trace: str | None = None
     """Path of a file."""
+    lines: bool | None = None
+    replay: str | None = None
+    """Path of a file."""
     policies: tuple[str, ...] | None = None
     """As typed, each NAME[:key=value,...]."""
     prompts: str | None = None
@@ -144,7 +147,7 @@ MODELS = (*ANSWERS, "bench", "verify", "lab emulate")
 
 OPTIONS = (
     Option("pool", PATH, "POOL", "the pool to use if none is named", "starter", ()),
-    Option("policy", TEXT, "P", "who drafts; `--policy help` lists them", "ucb"),
+    Option("policy", TEXT, "P", "who drafts; `--policy help` lists them", "auto"),
     Option(
         "drafters",
         NAMES,
@@ -158,7 +161,7 @@ OPTIONS = (
         whole(1, MAX_WINDOW),
         "N",
         "most tokens drafted in a round",
-        "5",
+        "8 for `auto`, else 5",
         commands=(*ANSWERS, "bench"),
     ),
     Option(
@@ -255,15 +258,24 @@ OPTIONS = (
         PATH,
         "FILE",
         "append every event to FILE, one JSON object a line",
-        commands=("run", "bench", "lab emulate"),
+        commands=(*ANSWERS, "bench", "lab emulate"),
     ),
+    Option(
+        "lines",
+        SWITCH,
+        "",
+        "talk in lines of text, for pipes and screen readers",
+        "where there is no terminal",
+        ("chat",),
+    ),
+    Option("replay", PATH, "FILE", "show what a trace recorded; needs no model", "", ("chat",)),
     Option(
         "policies",
         POLICY_LIST,
         "A,B",
         "policies to compare; `--policy help` lists them",
         "all, and every drafter",
-        ("bench", "lab simulate", "lab emulate"),
+        ("bench", "verify", "lab simulate", "lab emulate"),
     ),
     Option("prompts", PATH, "FILE", "JSON lines with domain and prompt", "built in", ("bench",)),
     Option("domains", DOMAINS, "A,B", "only these domains", "all", ("bench", "lab emulate")),

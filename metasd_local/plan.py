@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metasd_local.catalogue import DEFAULT_POOL, DrafterEntry, Pool, pool_of_file, read_catalogue
+from metasd_local.costs import RunningCosts
 from metasd_local.errors import UsageError
 from metasd_local.options import Options, nearest_hint
 from metasd_local.protocols import NGRAM, PLAIN, Policy
@@ -43,11 +44,14 @@ class Plan:
     sources: Sources
 
 
-def make_plan(options: Options, pool: Pool) -> Plan:
-    """Settle what the options leave open; raise UsageError for what cannot be."""
+def make_plan(options: Options, pool: Pool, costs: RunningCosts | None = None) -> Plan:
+    """Settle what the options leave open; raise UsageError for what cannot be.
+
+    costs: the target's, for a policy that reckons with them.
+    """
     specification = parse_policy(options.policy or DEFAULT_POLICY)
     window = policy_window(specification, options.window)
-    policy = make_policy(specification, window, options.seed)
+    policy = make_policy(specification, window, options.seed, costs or RunningCosts())
     sampling = _settle_sampling(options, pool)
     return Plan(
         specification=specification,

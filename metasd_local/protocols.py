@@ -102,6 +102,8 @@ class Draft(NamedTuple):
     """Proposed token ids, possibly none, never more than the window."""
     is_point_mass: bool
     """True if the tokens were not drawn from logits handed to `Scheme.draft` (n-gram drafts)."""
+    margins: Sequence[float] = ()
+    """Of the tokens, and of one that was not kept; empty if nobody decided which to keep."""
 
 
 class Verdict(NamedTuple):
@@ -157,6 +159,14 @@ class Scheme(Protocol):
         """
         ...
 
+    def margins(self) -> Sequence[float]:
+        """Return by how much each token of the last `draft` or `matches` beat the runner-up.
+
+        In logits, with the noise of the draw where there is noise; infinite for a token that must
+        not be dropped for what it is.
+        """
+        ...
+
 
 class TargetSampler(Protocol):
     """A stateful sampler that draws the target's tokens one by one, such as llama.cpp's chain."""
@@ -184,11 +194,15 @@ class Evidence(NamedTuple):
 
     matches: Sequence[float]
     """Chance that its token stands, by position; NaN where it would have proposed nothing."""
-    match_lengths: Sequence[int]
+    match_lengths: Sequence[int] = ()
     """Length of the match the token was copied from, by position; empty for a model."""
+    margins: Sequence[float] = ()
+    """By how much the token beat the runner-up, by position; empty for an index."""
+    seconds: float = 0.0
+    """What the evaluation took."""
 
 
-NO_EVIDENCE = Evidence((), ())
+NO_EVIDENCE = Evidence(())
 
 
 class Drafter(Protocol):
@@ -220,13 +234,19 @@ class Drafter(Protocol):
         """Catch up, and tell what the drafter would have done at the last tokens it read."""
         ...
 
-    def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
-        """Propose at most `window` tokens to follow `context`."""
+    def propose(
+        self, context: Sequence[int], window: int, scheme: Scheme, keeps: Keeps | None = None
+    ) -> Draft:
+        """Propose at most `window` tokens to follow `context`, up to the first not to be kept."""
         ...
 
     def observe(self, emitted: Sequence[int]) -> None:
         """Learn the tokens a round emitted; called on every drafter, chosen or not."""
         ...
+
+
+Keeps: TypeAlias = Callable[[float], bool]
+"""Tell, draft token by draft token, whether one of such a margin is worth verifying."""
 
 
 class Choice(NamedTuple):
@@ -237,6 +257,8 @@ class Choice(NamedTuple):
     """Most tokens to draft; at least 1, ignored by `plain`."""
     evaluated: Sequence[str] = ()
     """Arms to evaluate at the end of the round, on the text with what it emitted."""
+    keeps: Keeps | None = None
+    """Ends the draft early; None: it is as long as the window."""
 
 
 class RoundFeedback(NamedTuple):
@@ -252,6 +274,8 @@ class RoundFeedback(NamedTuple):
     verify_s: float
     overlaps: Callable[[], Probabilities]
     """Return 1 - TV at every position reached: up to and including the first rejection."""
+    margins: Sequence[float] = ()
+    """The draft's."""
     evidence: Mapping[str, Evidence] = {}
     """By arm, what the evaluated drafters would have done."""
 

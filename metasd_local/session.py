@@ -6,6 +6,7 @@ Turns messages into prompt tokens and emitted tokens into text, and keeps what b
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -173,20 +174,26 @@ class Session:
         if all(pieces) and b"".join(pieces) == answer.text.encode():
             self._spoken[answer.text] = tokens
 
-    def _encode(self) -> Sequence[int]:
-        return self._template.encode(self._messages, thinks=self._thinks, spoken=self._spoken)
-
     def _fit(self, limit: int) -> Sequence[int]:
         """Return the prompt's tokens; drop the oldest turns if they leave an answer no room."""
-        prompt = self._encode()
+        first = int(self._messages[0].role == "system")
+
+        def encode(num_dropped: int) -> Sequence[int]:
+            rest = self._messages[first + 2 * num_dropped :]
+            return self._template.encode(
+                [*self._messages[:first], *rest], thinks=self._thinks, spoken=self._spoken
+            )
+
         self.num_dropped = 0
+        prompt = encode(0)
         if len(prompt) <= FULL_SHARE * limit:
             return prompt
-        first = int(self._messages[0].role == "system")
-        while len(prompt) > KEPT_SHARE * limit and len(self._messages) > first + 2:
-            del self._messages[first : first + 2]
-            self.num_dropped += 1
-            prompt = self._encode()
+        most = (len(self._messages) - first - 1) // 2
+        self.num_dropped = bisect_left(
+            range(most), True, key=lambda count: len(encode(count)) <= KEPT_SHARE * limit
+        )
+        prompt = encode(self.num_dropped)
+        del self._messages[first : first + 2 * self.num_dropped]
         return prompt
 
     def _answer(self, answer: _Answer, seed: int, max_tokens: int | None) -> Iterator[Event]:

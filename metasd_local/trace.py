@@ -1,6 +1,8 @@
 """A file of events: one JSON object a line, only ever appended to, and readable again.
 
 {"event": "RoundDone", "index": 0, "arm": "code", ...}: the name of the record and its fields.
+Where somebody was answered, an `Asked` precedes the events of the answer, and a `Known` follows
+those that mean more to the models than they say; without them no screen could be drawn again.
 JSON has no infinity and no not-a-number, so such numbers are written as the texts "inf", "-inf"
 and "nan".
 """
@@ -12,16 +14,51 @@ import logging
 import math
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from metasd_local.errors import MetasdError, UsageError
 from metasd_local.events import Event, GenerationDone
 
 logger = logging.getLogger(__name__)
 
-_RECORDS: Mapping[str, Any] = {record.__name__: record for record in get_args(Event)}
+MAX_INTEGER = 2**53
+"""JSON's numbers are exact up to here; larger ones are damage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The question that the events up to the next GenerationDone answer, and who answers."""
+
+    question: str
+    seed: int
+    pool: str
+    policy: str
+    scheme: str
+    sampling: Mapping[str, float]
+    """By field of SamplerSettings."""
+    device: str
+    threads: int
+    drafters: tuple[str, ...]
+    context_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What only the models know of the event before."""
+
+    pieces: tuple[str, ...] = ()
+    """What each token of a round adds to the text; bytes that are no UTF-8 as lone surrogates."""
+    prompt_tokens: tuple[int, ...] = ()
+    """The prompt that was read."""
+    plain_s: float | None = None
+    """What a single token costs the target; None if not known."""
+
+
+Entry: TypeAlias = Event | Asked | Known
+
+_RECORDS: Mapping[str, Any] = {record.__name__: record for record in get_args(Entry)}
 
 
 class TraceWriter:
@@ -45,11 +82,11 @@ class TraceWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def write(self, event: Event) -> None:
+    def write(self, entry: Entry) -> None:
         """Append one event; raise MetasdError if the disk refuses it."""
         try:
-            self._file.write(json.dumps(_encode(event), allow_nan=False) + "\n")
-            if isinstance(event, GenerationDone):
+            self._file.write(json.dumps(_encode(entry), allow_nan=False) + "\n")
+            if isinstance(entry, GenerationDone):
                 self._file.flush()
         except OSError as error:
             raise self._failure(error) from error
@@ -66,7 +103,14 @@ class TraceWriter:
 
 
 def read_trace(path: Path) -> Iterator[Event]:
-    """Yield the events of a trace.
+    """Yield the events of a trace; see `read_entries`."""
+    for _, entry in read_entries(path):
+        if not isinstance(entry, Asked | Known):
+            yield entry
+
+
+def read_entries(path: Path) -> Iterator[tuple[int, Entry]]:
+    """Yield everything in a trace with the numbers of its lines.
 
     A last line without its newline that cannot be read was cut off while being written: it is
     skipped with a warning. Raises MetasdError for any other damage.
@@ -75,13 +119,13 @@ def read_trace(path: Path) -> Iterator[Event]:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    event = _decode_event(json.loads(line))
-                except ValueError as error:
+                    entry = _decode_entry(json.loads(line))
+                except (ValueError, OverflowError, RecursionError) as error:
                     if not line.endswith(b"\n"):
                         logger.warning("%s: line %d is cut off and skipped", path, number)
                         return
                     raise MetasdError(f"{path}, line {number}: {error}") from error
-                yield event
+                yield number, entry
     except OSError as error:
         raise MetasdError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -93,9 +137,9 @@ def _ends_with_newline(path: Path) -> bool:
         return file.read() in (b"", b"\n")
 
 
-def _encode(event: Event) -> dict[str, Any]:
-    values = {each.name: _encode_value(getattr(event, each.name)) for each in fields(event)}
-    return {"event": type(event).__name__, **values}
+def _encode(entry: Entry) -> dict[str, Any]:
+    values = {each.name: _encode_value(getattr(entry, each.name)) for each in fields(entry)}
+    return {"event": type(entry).__name__, **values}
 
 
 def _encode_value(value: Any) -> Any:
@@ -106,8 +150,8 @@ def _encode_value(value: Any) -> Any:
     return value
 
 
-def _decode_event(document: Any) -> Event:
-    """Return the event of a JSON object; raise ValueError naming what is wrong with it."""
+def _decode_entry(document: Any) -> Entry:
+    """Return the record of a JSON object; raise ValueError naming what is wrong with it."""
     if not isinstance(document, dict):
         raise ValueError(f"found {document!r}, expected an object")
     name = document.pop("event", None)
@@ -119,8 +163,8 @@ def _decode_event(document: Any) -> Event:
         different = ", ".join(sorted(document.keys() ^ hints.keys()))
         raise ValueError(f"{name} has missing or unknown fields: {different}")
     values = {key: _decode_value(f"{name}.{key}", hints[key], document[key]) for key in hints}
-    event: Event = record(**values)
-    return event
+    entry: Entry = record(**values)
+    return entry
 
 
 def _decode_value(where: str, hint: Any, value: Any) -> Any:
@@ -137,7 +181,9 @@ def _decode_value(where: str, hint: Any, value: Any) -> Any:
         return {key: _decode_value(where, arguments[1], item) for key, item in value.items()}
     if hint is float and (value in ("inf", "-inf", "nan") or _is_number(value)):
         return float(value)
-    if hint in (int, str) and type(value) is hint:
+    if hint is int and type(value) is int and abs(value) <= MAX_INTEGER:
+        return value
+    if hint is str and isinstance(value, str):
         return value
     raise ValueError(f"{where}: found {value!r}, expected {hint}")
 

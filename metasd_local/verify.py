@@ -65,6 +65,8 @@ class Greedy:
         self._drafter_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
         self._context: Sequence[int] = ()
         self._said = _Said(())
+        self._rows = np.empty((0, vocab_size), np.float32)
+        """Those of the last `draft` or `matches`."""
 
     def begin(self, seed: int, context: list[int]) -> None:
         """Start a generation after `context`; there is nothing to seed."""
@@ -78,6 +80,7 @@ class Greedy:
         if self._keeps_rows:
             self._drafter_rows[position][:size] = logits
             self._drafter_sizes[position] = size
+        self._rows = logits[None]
         return self._chain.likeliest(logits, self._context, drafted)
 
     def verify(self, rows: Logits, draft: Draft) -> Verdict:
@@ -111,7 +114,12 @@ class Greedy:
 
     def matches(self, rows: Logits, first: int) -> Sequence[float]:
         """Compare the drafter's likeliest tokens with the target's."""
+        self._rows = rows
         return self._said.compare(first, self._chain.all_likeliest(rows, self._context, first))
+
+    def margins(self) -> Sequence[float]:
+        """Return highest less second highest logit, without the penalty."""
+        return _margins(self._rows)
 
 
 class Coupled:
@@ -131,6 +139,8 @@ class Coupled:
         self._seed = 0
         self._context: Sequence[int] = ()
         self._said = _Said(())
+        self._shares: list[Probabilities] = []
+        """What the draws since the last `draft` or `matches` were decided by."""
 
     def begin(self, seed: int, context: list[int]) -> None:
         """Start a generation whose noise is keyed by `seed`."""
@@ -140,6 +150,7 @@ class Coupled:
 
     def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
         """Draw from the drafter's law with the noise the target will use there."""
+        self._shares.clear()
         law = self._chain.survivors(logits, self._context, drafted)
         self._laws.store_drafter(len(drafted), law)
         return self._draw(law, len(self._context) + len(drafted))
@@ -167,8 +178,13 @@ class Coupled:
         """Compare what the drafter draws with what the target drew, with the same noise."""
         return self._said.compare(first, self._draw_all(rows, first))
 
+    def margins(self) -> Sequence[float]:
+        """Return by how much the drawn tokens' noisy logarithms of probability are the highest."""
+        return [_margin_of_shares(shares) for shares in self._shares]
+
     def _draw_all(self, rows: Logits, first: int) -> list[int]:
         """Return one token for every row; row i stands at position `first + i`."""
+        self._shares.clear()
         laws = (
             self._chain.survivors_after(row, self._context, position)
             for position, row in enumerate(rows, first)
@@ -177,9 +193,12 @@ class Coupled:
 
     def _draw(self, law: Survivors, position: int) -> int:
         if len(law.token_ids) == 1:
+            self._shares.append(law.probabilities)
             return int(law.token_ids[0])
         noise = self._noise.exponentials(self._seed, position, law.token_ids)
-        return int(law.token_ids[(law.probabilities / noise).argmax()])
+        shares = law.probabilities / noise
+        self._shares.append(shares)
+        return int(law.token_ids[shares.argmax()])
 
 
 class Match:
@@ -199,6 +218,8 @@ class Match:
         self._context: Sequence[int] = ()
         self._tail: Sequence[int] = ()
         self._said = _Said(())
+        self._rows = np.empty((0, vocab_size), np.float32)
+        """Those of the last `draft` or `matches`."""
 
     def begin(self, seed: int, context: list[int]) -> None:
         """Start a generation; the sampler sees `context` as it is now."""
@@ -208,6 +229,7 @@ class Match:
 
     def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
         """Return the drafter's likeliest token."""
+        self._rows = logits[None]
         return self._chain.likeliest(logits, self._context, drafted)
 
     def verify(self, rows: Logits, draft: Draft) -> Verdict:
@@ -234,7 +256,12 @@ class Match:
 
     def matches(self, rows: Logits, first: int) -> Sequence[float]:
         """Compare the drafter's likeliest tokens with those the sampler drew."""
+        self._rows = rows
         return self._said.compare(first, self._chain.all_likeliest(rows, self._context, first))
+
+    def margins(self) -> Sequence[float]:
+        """Return highest less second highest logit, without the penalty."""
+        return _margins(self._rows)
 
 
 class Rejection:
@@ -260,6 +287,7 @@ class Rejection:
         self._seeded_chance = chance
         self._chance = chance(0)
         self._num_drawn = 0
+        self._num_compared = 0
         self._context: Sequence[int] = ()
         self._num_prompt_tokens = 0
         self._emitted: list[float] = []
@@ -280,6 +308,7 @@ class Rejection:
         law = self._chain.survivors(logits, self._context, drafted)
         self._laws.store_drafter(len(drafted), law)
         self._num_drawn = len(drafted) + 1
+        self._num_compared = 1
         return self._draw(law.token_ids, law.probabilities)
 
     def verify(self, rows: Logits, draft: Draft) -> Verdict:
@@ -321,6 +350,7 @@ class Rejection:
         Inside the prompt, where the target emitted nothing, 1 - TV itself.
         """
         matches: list[float] = []
+        self._num_compared = len(rows)
         for position, row in enumerate(rows, first):
             law = self._chain.survivors_after(row, self._context, position)
             index = position - self._num_prompt_tokens
@@ -334,6 +364,10 @@ class Rejection:
             else:
                 matches.append(math.nan)
         return matches
+
+    def margins(self) -> Sequence[float]:
+        """Return infinity: every drawn token has to be judged, whatever was drawn."""
+        return [math.inf] * self._num_compared
 
     def _end(
         self, target: Survivors, accepted: int, weights: NDArray[np.float64], kind: NextKind
@@ -422,6 +456,32 @@ def _accept_equal(tokens: Sequence[int], choose: Callable[[int], int]) -> Verdic
         if own != token:
             return Verdict(i, own, "recovered")
     return Verdict(len(tokens), choose(len(tokens)), "bonus")
+
+
+def _margins(rows: Logits) -> Sequence[float]:
+    """Return highest less second highest of every row; `rows` is changed for a moment."""
+    if len(rows) == 1:
+        row = rows[0]
+        best = row.argmax()
+        highest = row[best]
+        row[best] = -np.inf
+        margin = float(highest - row[row.argmax()])
+        row[best] = highest
+        return [margin]
+    index = np.arange(len(rows))
+    best = rows.argmax(axis=1)
+    highest = rows[index, best]
+    rows[index, best] = -np.inf
+    margins: list[float] = (highest - rows.max(axis=1)).tolist()
+    rows[index, best] = highest
+    return margins
+
+
+def _margin_of_shares(shares: Probabilities) -> float:
+    if len(shares) == 1:
+        return math.inf
+    second, highest = np.partition(shares, -2)[-2:].tolist()
+    return math.log(highest / second) if second > 0.0 else math.inf
 
 
 def _check_position(position: int, max_window: int) -> None:

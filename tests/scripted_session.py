@@ -106,6 +106,10 @@ class ScriptedSession:
             else:
                 yield item
 
+    def spell(self, tokens: Sequence[int]) -> Sequence[bytes]:
+        """Return bytes that no text has."""
+        return [b"\xff" for _ in tokens]
+
     def interrupt(self) -> None:
         """Count."""
         self.num_interrupts += 1

@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "stats": {"events", "errors", "numpy"},
     "trace": {"events", "errors"},
     # Behind the seams
-    "selection": {"protocols", "events", "errors", "options", "numpy"},
+    "selection": {"protocols", "events", "errors", "options", "costs", "numpy"},
     "drafters": {"protocols", "events", "errors", "numpy"},
     "backend": {*CORE, "numpy", "llama_cpp"},
     # Texts and files
@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
         *("verify", "sampling", "engine", "session", "selection", "drafters", "costs", "options"),
         *("bench", "stats", "backend", "values", "numpy", "gguf"),
     },
-    "plan": {"catalogue", "options", "sampling", "selection", "protocols", "errors"},
+    "plan": {"catalogue", "options", "sampling", "selection", "costs", "protocols", "errors"},
     "compose": {
         *CORE,
         *("backend", "drafters", "selection"),
@@ -64,16 +64,17 @@ ALLOWED: dict[str, set[str]] = {
         *("verify", "sampling", "costs", "engine", "session", "lab"),
         "numpy",
     },
+    "replay": {"trace", "events", "errors", "options", "sampling", "session"},
     "arguments": {"__init__", "options", "errors"},
     "cli": {
         *("arguments", "config", "options", "errors", "events", "stats", "trace", "text"),
         *("selection", "session", "plan", "compose", "costs", "bench", "selftest", "lab"),
-        *("protocols", "tui", "numpy"),
+        *("protocols", "replay", "tui", "numpy"),
     },
     "__main__": {"cli"},
     "tui": {
         *("session", "events", "stats", "trace", "catalogue", "config", "options", "errors"),
-        *("compose", "plan", "text", "textual", "markdown_it"),
+        *("compose", "plan", "text", "replay", "textual", "rich", "markdown_it", "pygments"),
     },
 }
 """What each module, or package inside metasd_local, may import besides the standard library."""

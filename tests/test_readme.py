@@ -30,9 +30,9 @@ def section(title: str) -> str:
 
 
 def test_the_readme_can_be_read_in_one_go() -> None:
-    """No more than 220 lines besides the generated tables."""
+    """No more than 240 lines besides the generated tables."""
     written = re.sub(r"<!-- bench:.*?<!-- end -->", "", README, flags=re.S)
-    assert len(written.splitlines()) <= 220
+    assert len(written.splitlines()) <= 240
 
 
 def test_checks_run_the_test_command_of_the_readme() -> None:

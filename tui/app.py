@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import getters, on
 from textual.app import App, ComposeResult, SystemCommand
-from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.css.query import NoMatches
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.widgets import Footer, Static, TextArea
 
 from metasd_local.errors import MetasdError, UsageError
@@ -25,24 +26,28 @@ from tui.conversation import Conversation
 from tui.desk import Changes, Desk
 from tui.editor import edit_outside
 from tui.help import help_text
+from tui.jobs import obey_shell
+from tui.keys import KEYS, key_name
 from tui.marks import Legend
 from tui.memory import read_memory, write_memory
+from tui.pace import Pace
 from tui.panel import panel
 from tui.prompt import Prompt
 from tui.screens import ChatsScreen, HelpScreen
-from tui.show import plain, redraw
+from tui.settings import SettingsScreen
+from tui.show import redraw
 from tui.transcript import Transcript
 from tui.welcome import Welcome
 
 if TYPE_CHECKING:
-    from textual.widgets import Markdown
-
     from metasd_local.compose import OpenPool
 
-FASTEST_DRAW_S = 1 / 15
-SLOWEST_DRAW_S = 1.0
-DRAWING_SHARE = 0.1
-"""The share of a core that the screen may take while an answer grows."""
+REFRESH_S = 0.25
+"""How often figures change that are read, not followed."""
+ACTIONS = {key.action.partition("(")[0] for key in KEYS}
+ALWAYS = ("quit", "command_palette")
+COMPLAINT_S = 10.0
+"""How long a complaint stays on the screen."""
 WIDE = 120
 """Columns from which the panel has room."""
 
@@ -51,24 +56,13 @@ class ChatApp(App[None]):
     """A chat with one pool of models.
 
     open_pool: as `compose.open_pool`, with `on_progress` its only keyword; called in the thread
-    that holds the models. policies: names to complete after `/policy`.
+    that holds the models. policies: names to complete after `/policy`. keymap: keys by the id of
+    what they do, as `keys.read_keymap` returns them.
     """
 
     TITLE = "metasd"
     CSS_PATH = "chat.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "stop", "Stop", id="stop", key_display="Esc"),
-        Binding("f1", "help", "Help", id="help", priority=True),
-        Binding("f2", "switch_view", "Tokens", id="view", priority=True),
-        Binding("f3", "switch_panel", "Panel", id="panel", priority=True),
-        Binding("f4", "chats", "Chats", id="chats", priority=True),
-        Binding("ctrl+n", "new", "New", id="new", priority=True),
-        Binding("ctrl+r", "regenerate", "Again", id="regenerate"),
-        Binding("ctrl+y", "copy", "Copy", id="copy", show=False, priority=True),
-        Binding("ctrl+o", "reasoning", "Reasoning", id="reasoning", show=False, priority=True),
-        Binding("ctrl+g", "editor", "Editor", id="editor", show=False, priority=True),
-        Binding("ctrl+q", "quit", "Quit", id="quit", priority=True),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [*KEYS]
 
     prompt = getters.query_one(Prompt)
     transcript = getters.query_one(Transcript)
@@ -78,42 +72,45 @@ class ChatApp(App[None]):
         self,
         open_pool: Callable[..., OpenPool],
         options: Options,
-        pool: str | None,
         *,
-        chats_path: Path,
+        chats_path: Path | None,
         state_path: Path,
         policies: Sequence[str] = (),
+        keymap: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
+        self.keymap = dict(keymap or {})
+        self.set_keymap(self.keymap)
         self.desk = Desk(open_pool, options, chats_path)
         self.policies = policies
         self.legend = Legend()
-        self._pool = pool
         self._state_path = state_path
         self._memory = read_memory(state_path)
         self.is_drawing = False
         """Whether the screen is behind what happened."""
         self._could_stop = False
-        self._drawn_s = 0.0
-        """CPU seconds of this thread at the last drawing."""
-        self._change = ""
-        """The change of options that the worker was asked for, in words."""
+        self._refreshed_s = 0.0
+        self._pace = Pace()
+        self._timer: Timer | None = None
+        """Until the next drawing."""
 
     def compose(self) -> ComposeResult:
         """Yield the conversation and the panel, and below them what is one line each."""
         with Horizontal(id="middle"):
-            yield Transcript(self.legend)
+            with Vertical(id="conversation"):
+                yield Transcript(self.legend)
             with VerticalScroll(id="side", can_focus=False):
                 yield Static(id="panel")
         yield Board()
         yield Prompt()
-        yield Footer(compact=True)
+        yield Footer(compact=True, show_command_palette=False)
 
     async def on_mount(self) -> None:
         """Show the empty conversation and begin to load."""
         if self._memory.theme in self.available_themes:
             self.theme = self._memory.theme
         self.theme_changed_signal.subscribe(self, lambda _: self._remember())
+        obey_shell(self)
         self.transcript.shows_tokens = self._memory.shows_tokens
         self.prompt.candidates = partial(complete, self)
         try:
@@ -121,7 +118,7 @@ class ChatApp(App[None]):
         except MetasdError as error:
             self.desk.store_error = str(error)
         self.prompt.focus()
-        self.desk.open(self._pool)
+        self.desk.open()
         self._refresh()
         self._begin_drawing()
 
@@ -143,6 +140,7 @@ class ChatApp(App[None]):
         except MetasdError as error:
             self.prompt.put(event.text + self.prompt.text)
             self.complain(str(error))
+        self._begin_drawing()
 
     async def _ask(self, typed: str) -> None:
         prompt, first = self.prompt, self.prompt.editing
@@ -151,13 +149,12 @@ class ChatApp(App[None]):
         if first is not None:
             await self.transcript.show(self.desk.chat.turns[:-1])
         await self.transcript.add(turn)
-        self._begin_drawing()
 
     @on(Welcome.Chosen)
     def _offer(self, event: Welcome.Chosen) -> None:
         self.prompt.focus().put(event.text)
 
-    @on(TextArea.Changed)
+    @on(TextArea.Changed, "Prompt")
     def _hint(self) -> None:
         line = self.prompt.text
         is_command = line.startswith("/") and "\n" not in line
@@ -168,8 +165,12 @@ class ChatApp(App[None]):
     def _begin_drawing(self) -> None:
         if not self.is_drawing and self.desk.is_busy:
             self.is_drawing = True
-            self._drawn_s = time.thread_time()
-            self.set_timer(FASTEST_DRAW_S, self._draw)
+            self._draw_in(self._pace.begin())
+
+    def _draw_in(self, pause_s: float) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+        self._timer = self.set_timer(pause_s, self._draw)
 
     async def _draw(self) -> None:
         """Show what happened; then wait so long that the screen takes its share of a core."""
@@ -177,11 +178,8 @@ class ChatApp(App[None]):
             await self._show(self.desk.poll())
         except NoMatches:  # the user leaves, and the widgets go before the timer
             return
-        now_s = time.thread_time()
-        cost_s, self._drawn_s = now_s - self._drawn_s, now_s
         if self.desk.is_busy:
-            pause_s = min(max(cost_s / DRAWING_SHARE, FASTEST_DRAW_S), SLOWEST_DRAW_S)
-            self.set_timer(pause_s, self._draw)
+            self._draw_in(self._pace.pause_s())
         else:
             self.is_drawing = False
 
@@ -190,19 +188,17 @@ class ChatApp(App[None]):
         if changes.is_ready and desk.setup is not None:
             for arm in desk.setup.drafters:
                 self.legend.sign(arm)
-            if self._change:
-                self.notify(f"changed for the next answer: {self._change}", markup=False)
-                self._change = ""
             if not desk.chat.turns:
                 await self._show_welcome()
         if changes.was_taken_back:
             self.prompt.take_back()
-        self._change = "" if changes.errors else self._change
         await self.transcript.draw(changes, desk)
-        self._refresh()
+        if not desk.is_answering or time.monotonic() - self._refreshed_s >= REFRESH_S:
+            self._refresh()
 
     def _refresh(self) -> None:
         """Draw everything that is not the conversation."""
+        self._refreshed_s = time.monotonic()
         desk, memory = self.desk, self._memory
         has_panel = memory.shows_panel and self.size.width >= WIDE
         self.query_one("#side").display = has_panel
@@ -226,7 +222,9 @@ class ChatApp(App[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer to stop only what can be stopped, and below another screen nothing but to leave."""
         if len(self.screen_stack) > 1 and self.screen.is_modal:
-            return action in ("quit", "help_quit", "command_palette")
+            return action in ALWAYS or action not in ACTIONS
+        if action == "switch_panel":
+            return self.size.width >= WIDE
         return action != "stop" or self._can_stop
 
     def on_resize(self) -> None:
@@ -239,12 +237,8 @@ class ChatApp(App[None]):
 
     def complain(self, text: str) -> None:
         """Say what was wrong."""
-        self.notify(text, severity="error", markup=False)
-
-    def on_markdown_link_clicked(self, event: Markdown.LinkClicked) -> None:
-        """Show where a link goes and copy it; nothing is opened that a model said."""
-        self.copy_to_clipboard(event.href)
-        self.notify(plain(event.href).plain, title="link copied", markup=False)
+        self.clear_notifications()
+        self.notify(text, severity="error", timeout=COMPLAINT_S, markup=False)
 
     # What the user can do, by key, palette or command
 
@@ -263,11 +257,12 @@ class ChatApp(App[None]):
     def change_options(self, **changes: Any) -> None:
         """Use other options from the next answer on. Raises MetasdError."""
         self.desk.change(**changes)
-        said = (
-            f"{name} = {'default' if value in (None, ()) else value}"
-            for name, value in changes.items()
-        )
-        self._change = ", ".join(said)
+        said = []
+        for name, value in changes.items():
+            values = value if isinstance(value, tuple) else ["default" if value is None else value]
+            said.append(f"{name} = {', '.join(map(str, values))}")
+        self.clear_notifications()
+        self.notify(f"from the next answer on: {'; '.join(said)}", markup=False)
         self._begin_drawing()
 
     @complaining
@@ -288,11 +283,13 @@ class ChatApp(App[None]):
         turn = self.desk.undo()
         await self.transcript.show(self.desk.chat.turns)
         self.prompt.put(turn.question)
+        self._begin_drawing()
 
     def action_stop(self) -> None:
         """Stop the answer, or leave a question as it was."""
         if self.desk.is_answering:
             self.desk.stop()
+            self._draw_in(self._pace.begin())
         elif self.prompt.editing is not None:
             self.prompt.editing = None
             self.prompt.put("")
@@ -303,7 +300,8 @@ class ChatApp(App[None]):
         if self.desk.is_answering:
             self.action_stop()
         else:
-            self.notify("Ctrl+Q leaves; selected text would have been copied", markup=False)
+            keys = key_name(self.keymap.get("quit", "ctrl+q"))
+            self.notify(f"{keys} leaves; selected text would have been copied", markup=False)
 
     @complaining
     async def action_new(self) -> None:
@@ -312,7 +310,12 @@ class ChatApp(App[None]):
 
     def action_help(self) -> None:
         """Show keys and commands."""
-        self.push_screen(HelpScreen(help_text()))
+        self.push_screen(HelpScreen(help_text(self.keymap)))
+
+    def action_settings(self, first: str = "") -> None:
+        """Show the settings, beginning with the one that is named."""
+        policies = [line.removeprefix("/policy ") for line in complete(self, "/policy ")]
+        self.push_screen(SettingsScreen(self.desk, policies, self.change_options, first))
 
     def action_chats(self) -> None:
         """Show the list of conversations."""
@@ -332,17 +335,13 @@ class ChatApp(App[None]):
 
     def action_switch_panel(self) -> None:
         """Show or fold the panel."""
-        if self.size.width < WIDE:
-            self.notify(f"the panel needs {WIDE} columns; below, it is one line", markup=False)
-            return
         self._memory.shows_panel = not self._memory.shows_panel
         self._remember()
         self._refresh()
 
     def action_reasoning(self) -> None:
         """Open or fold the reasoning of all answers."""
-        for view in self.transcript.views:
-            view.toggle_reasoning()
+        self.transcript.toggle_reasoning()
 
     async def action_copy(self) -> None:
         """Copy the last code block, else the last answer."""
@@ -368,16 +367,17 @@ class ChatApp(App[None]):
         for command in COMMANDS:
             title = f"/{command.name} {command.usage}".rstrip()
             yield SystemCommand(title, command.summary, partial(self.run_command, command))
-        yield SystemCommand("View", "answers as Markdown or tokens (F2)", self.action_switch_view)
-        yield SystemCommand("Panel", "show or fold it (F3)", self.action_switch_panel)
-        yield SystemCommand("Reasoning", "open or fold it (Ctrl+O)", self.action_reasoning)
-        yield SystemCommand("Editor", "write the question in $EDITOR", self.action_editor)
+        with_command = {command.action for command in COMMANDS} | {"quit", "command_palette"}
+        for key in KEYS:
+            if key.action not in with_command:
+                run = partial(self.run_action, f"app.{key.action}")
+                yield SystemCommand(key.description, key.tooltip, run)
         yield from super().get_system_commands(screen)
 
     @complaining
     async def run_command(self, command: Command) -> None:
-        """Run a command without its text, or let the user type it if nothing happens without."""
-        if command.usage and not command.usage.startswith(("[N", "[FILE")):
+        """Run a command without its text, or let the user type it if it needs one."""
+        if command.usage and not command.usage.startswith("["):
             self.prompt.put(f"/{command.name} ")
             self.prompt.focus()
             return

@@ -51,7 +51,11 @@ class Board(Vertical):
 
 def _status(desk: Desk, *, has_panel: bool, follows: bool) -> Content:
     if desk.setup is None:
-        return plain(f"loading the models {percent(desk.loaded)}" if desk.is_busy else "no models")
+        return plain(
+            f"loading the models {percent(desk.loaded)}"
+            if desk.is_busy
+            else "no models: /set chooses a pool"
+        )
     if has_panel:
         line = plain(desk.chat.title or "a new conversation")
     else:
@@ -59,5 +63,7 @@ def _status(desk: Desk, *, has_panel: bool, follows: bool) -> Content:
     if desk.is_stopping:
         return plain("stopping · ").append(line)
     if desk.is_answering and not desk.live.snapshot.prompt_tokens:
-        return plain("reading the prompt · ").append(line)
+        read, total = desk.reading or (0, 0)
+        share = f"{percent(min(read / total, 1))} of {total:,} tokens" if total else "the prompt"
+        return plain(f"reading {share} · ").append(line)
     return line if follows else plain("↓ more below, Ctrl+End · ").append(line)

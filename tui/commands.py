@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from metasd_local.errors import UsageError
 from metasd_local.options import nearest_hint
 from tui import handlers
+from tui.settings import SETTINGS
 
 if TYPE_CHECKING:
     from tui.app import ChatApp
@@ -101,7 +102,7 @@ def _drafters(app: ChatApp, text: str) -> list[str]:
 def _settings(_: ChatApp, text: str) -> list[str]:
     name, space, value = text.partition(" ")
     if not space:
-        return _beginning(name, handlers.SETTINGS)
+        return _beginning(name, [option.name for option in SETTINGS])
     return [f"{name} {each}" for each in _beginning(value, ["default"])] if value else []
 
 
@@ -140,7 +141,7 @@ COMMANDS = (
     ),
     Command(
         "set",
-        "sampling, seed, limits",
+        "pool, sampling, seed, limits; alone it shows all settings",
         "[NAME VALUE]",
         run=handlers.change_setting,
         follow=_settings,

@@ -37,11 +37,33 @@ class Conversation:
     """Empty until the user gives one or the first question does."""
     system: str | None = None
     turns: list[Turn] = field(default_factory=list)
+    num_saved: int = 0
+    """Turns that the file has as they are; those after them are still to be saved."""
+    changed_s: float | None = None
+    """Unix time of the change that was saved or loaded last."""
+    num_dropped: int = 0
+    """The oldest turns, which no longer fit the context."""
 
     @property
     def history(self) -> list[tuple[str, str]]:
         """Return what goes back to the model: no reasoning, and nothing that has no answer."""
-        return [(turn.question, turn.answer) for turn in self.turns if turn.answer]
+        sent = self.turns[self.num_dropped :]
+        return [(turn.question, turn.answer) for turn in sent if turn.answer]
+
+    def drop(self, num_answered: int) -> None:
+        """Send so many of the oldest turns with an answer no more."""
+        while num_answered:
+            num_answered -= bool(self.turns[self.num_dropped].answer)
+            self.num_dropped += 1
+
+    def cut(self, first: int) -> list[Turn]:
+        """Remove the turns from `first` on and return them."""
+        removed = self.turns[first:]
+        del self.turns[first:]
+        self.num_saved = min(self.num_saved, first)
+        if first <= self.num_dropped:
+            self.num_dropped = 0
+        return removed
 
 
 def title_of(question: str) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -58,7 +58,7 @@ class Desk:
         self,
         open_pool: Callable[..., OpenPool],
         options: Options,
-        chats_path: Path,
+        chats_path: Path | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.options = options
@@ -73,7 +73,12 @@ class Desk:
         self._jobs: deque[Job] = deque()
         """What the worker has still to finish."""
         self.store, self.store_error = _open_store(chats_path)
-        self._first_options = options
+        self._settled = options
+        """The options of the session that there is."""
+        self._opened = options
+        """The options that the models were loaded with."""
+        self._paths: dict[str, str] = {}
+        """Of the drafters that the user gave as files, by name."""
         self._thread = ModelThread(open_pool)
         self._clock = clock
         self._seed = 0
@@ -85,36 +90,79 @@ class Desk:
 
     @property
     def is_busy(self) -> bool:
-        """Tell whether the worker has something to do."""
-        return bool(self._jobs)
+        """Tell whether there is something to do, or to say."""
+        return bool(self._jobs or self.store_error)
+
+    @property
+    def reading(self) -> tuple[int, int] | None:
+        """Return how many tokens of the prompt are read and how many it has; None if not known."""
+        return self._thread.reading
 
     @property
     def is_answering(self) -> bool:
         """Tell whether an answer is awaited."""
         return "answer" in self._jobs
 
-    def open(self, pool: str | None) -> None:
-        """Begin to load the pool."""
+    @property
+    def chosen_drafters(self) -> Sequence[str]:
+        """Return the names of those that the policy may choose from."""
+        names = {path: name for name, path in self._paths.items()}
+        return [names.get(text, text) for text in self.options.drafters or self.drafters]
+
+    def open(self) -> None:
+        """Begin to load the pool of the options."""
+        self._opened = self.options
+        files = (text for text in self.options.drafters or () if text.endswith(".gguf"))
+        self._paths |= {Path(text).stem: text for text in files}
         self._jobs.append("load")
-        self._thread.open(self.options, pool)
+        self._thread.open(self.options)
 
     def change(self, **changes: Any) -> None:
-        """Begin a session with other options; the conversation stays."""
-        self.check_idle()
+        """Use other options from the next answer on, loading models if need be.
+
+        drafters: names or paths; None for those the models were loaded with. system: of this
+        conversation. Raises UsageError.
+        """
+        system = changes.pop("system", self.chat.system)
+        if changes:
+            self._change(changes)
+        if system != self.chat.system:
+            self.chat.system = system
+            self.save()
+
+    def _change(self, changes: Mapping[str, Any]) -> None:
+        # Imported when needed: it loads numpy.
+        from metasd_local.plan import find_pool, make_plan
+
+        if "load" in self._jobs:
+            raise UsageError("the models are still being loaded")
+        asked = dataclasses.replace(self.options, **changes)
+        pool = find_pool(asked.pool)
+        is_other_pool = pool.target != find_pool(self._opened.pool).target
         if "drafters" in changes:
-            names = changes["drafters"] or ()
-            said = {_name(text): text for text in self._first_options.drafters or ()}
-            chosen = tuple(said.get(name, name) for name in names)
-            changes["drafters"] = chosen or self._first_options.drafters
-        self._jobs.append("configure")
-        self._thread.configure(dataclasses.replace(self.options, **changes))
+            chosen = tuple(self._paths.get(name, name) for name in asked.drafters or ())
+            asked = dataclasses.replace(asked, drafters=chosen or self._opened.drafters)
+        elif is_other_pool:
+            asked = dataclasses.replace(asked, drafters=None)
+        wanted = make_plan(asked, pool).sources
+        if self.setup is not None and not is_other_pool:
+            opened = make_plan(dataclasses.replace(self._opened, policy=None), pool).sources
+            if {*wanted.models} <= {*opened.models} and opened.has_ngram >= wanted.has_ngram:
+                self.options = asked
+                self._jobs.append("configure")
+                self._thread.configure(asked)
+                return
+        for path in (pool.target, *(source.path for source in wanted.models)):
+            if not path.is_file():
+                raise UsageError(f"{path}: there is no such file")
+        self.options = asked
+        self.open()
 
     def ask(self, text: str, *, first: int | None = None, new_seed: bool = False) -> Turn:
         """Send a question and return its turn; turns from `first` on make room for it."""
         self.check_idle()
         first = len(self.chat.turns) if first is None else first
-        self._replaced = self.chat.turns[first:]
-        del self.chat.turns[first:]
+        self._replaced = self.chat.cut(first)
         history = self.chat.history
         turn = Turn(text)
         self.chat.turns.append(turn)
@@ -124,7 +172,7 @@ class Desk:
         self.live.begin()
         self.is_stopping = False
         self._jobs.append("answer")
-        self.save(first)
+        self.save()
         self._thread.ask(
             Question(text, self.chat.system, history, self._seed, self.options.max_tokens)
         )
@@ -146,17 +194,20 @@ class Desk:
         self.check_idle()
         if not self.chat.turns:
             raise UsageError("there is nothing to take back")
-        turn = self.chat.turns.pop()
-        self.save(len(self.chat.turns))
+        [turn] = self.chat.cut(len(self.chat.turns) - 1)
+        self.save()
         return turn
 
-    def save(self, first: int) -> None:
-        """Save the conversation from a turn on; what fails is reported by the next `poll`."""
+    def save(self) -> None:
+        """Save the conversation; what fails is reported by the next `poll` and tried again."""
         self._saved_s = self._clock()
         chat = self.chat
+        # The last turn may have grown.
+        chat.num_saved = max(min(chat.num_saved, len(chat.turns) - 1), 0)
         try:
             if chat.turns:
-                self.store.save(chat, first)
+                if not self.store.save(chat):
+                    self.store_error = "this conversation was changed elsewhere: saved as another"
             elif chat.id is not None:
                 self.store.delete(chat.id)
                 chat.id, chat.title = None, ""
@@ -166,18 +217,15 @@ class Desk:
     def poll(self) -> Changes:
         """Empty the worker's queue into the conversation and return what changed."""
         changes = Changes()
-        if self.store_error:
-            self._notice(changes.errors, self.store_error)
-            self.store_error = ""
         if self.is_stopping:
             self._thread.stop()  # a stop that came before the answer began was forgotten
         reports = self._thread.reports
         while reports:
             match reports.popleft():
                 case Loading(share):
-                    self.loaded = share
+                    self.setup, self.loaded = None, share
                 case Ready(setup, options, drafters):
-                    self.setup, self.options, self.drafters = setup, options, drafters
+                    self.setup, self._settled, self.drafters = setup, options, drafters
                     self._jobs.popleft()
                     changes.is_ready = True
                 case Step() as step:
@@ -187,10 +235,18 @@ class Desk:
                     self._end(changes)
                 case Failed(reason):
                     changes.errors.append(reason)
-                    if self._jobs.popleft() == "answer":
-                        self._take_back(changes)
+                    match self._jobs.popleft():
+                        case "answer":
+                            self._take_back(changes)
+                        case "load":
+                            self.options = self._opened = self._settled
+                        case "configure":
+                            self.options = self._settled
         if changes.answer and self._clock() - self._saved_s >= SAVE_EVERY_S:
-            self.save(len(self.chat.turns) - 1)
+            self.save()
+        if self.store_error:
+            self._notice(changes.errors, self.store_error)
+            self.store_error = ""
         return changes
 
     def close(self) -> None:
@@ -202,6 +258,7 @@ class Desk:
     def _step(self, step: Step, changes: Changes) -> None:
         self.live.observe(step)
         event, turn = step.event, self.chat.turns[-1]
+        self.chat.drop(step.num_dropped)
         if isinstance(event, RoundDone):
             self._marks.add_round(event.arm, event.accepted, step.pieces)
         elif isinstance(event, Notice):
@@ -234,13 +291,14 @@ class Desk:
         }
         changes.ended = turn
         self.is_stopping = False
-        self.save(len(self.chat.turns) - 1)
+        self.save()
 
     def _take_back(self, changes: Changes) -> None:
         """Make the conversation what it was before the question."""
         self.is_stopping = False
-        self.chat.turns[-1:] = self._replaced
-        self.save(len(self.chat.turns) - len(self._replaced))
+        self.chat.cut(len(self.chat.turns) - 1)
+        self.chat.turns += self._replaced
+        self.save()
         changes.was_taken_back = True
         changes.answer, changes.marks = "", []
 
@@ -251,12 +309,7 @@ class Desk:
             into.append(text)
 
 
-def _name(drafter: str) -> str:
-    """Return what a drafter given by name or path is called."""
-    return Path(drafter).stem if drafter.endswith(".gguf") else drafter
-
-
-def _open_store(path: Path) -> tuple[Store, str]:
+def _open_store(path: Path | None) -> tuple[Store, str]:
     """Return a store and what is wrong with it; if need be one that forgets."""
     try:
         return Store(path), ""

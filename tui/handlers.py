@@ -9,19 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metasd_local.errors import UsageError
-from metasd_local.options import OPTIONS, nearest_hint
+from metasd_local.options import nearest_hint
 from tui.export import code_blocks, default_path, export
 from tui.figures import stats_lines
+from tui.settings import SETTINGS
 
 if TYPE_CHECKING:
     from tui.app import ChatApp
 
-SETTINGS = (
-    *("temperature", "top-k", "top-p", "min-p", "repeat-penalty", "scheme", "window"),
-    *("seed", "max-tokens", "stop", "think"),
-)
-"""Options that `/set` changes."""
-MOST_ATTACHED_BYTES = 4_000_000
+MOST_ATTACHED_BYTES = 1_000_000
 
 
 async def edit(app: ChatApp, rest: str) -> None:
@@ -38,69 +34,33 @@ async def change_system(app: ChatApp, rest: str) -> None:
     chat = app.desk.chat
     if rest:
         chat.system = None if rest == "none" else rest
-        app.desk.save(len(chat.turns))
+        app.desk.save()
     await app.transcript.say(f"system prompt of this conversation: {chat.system or 'none'}")
 
 
 async def change_policy(app: ChatApp, rest: str) -> None:
-    """Change or show who drafts."""
-    if rest:
-        app.change_options(policy=rest)
-    elif app.desk.setup is not None:
-        await app.transcript.say(f"policy: {app.desk.setup.policy}")
+    """Change who drafts, or show the settings."""
+    await change_setting(app, f"policy {rest}")
 
 
 async def choose_drafters(app: ChatApp, rest: str) -> None:
-    """Choose or show the drafters."""
-    loaded, setup = app.desk.drafters, app.desk.setup
-    if not rest:
-        used = setup.drafters if setup else ()
-        idle = [name for name in loaded if name not in used]
-        await app.transcript.say(
-            f"drafters: {', '.join(used) or 'none'}"
-            + (f" · loaded but not used: {', '.join(idle)}" if idle else "")
-        )
-        return
-    names = () if rest == "all" else tuple(part.strip() for part in rest.split(","))
-    for name in names:
-        if name not in loaded:
-            raise UsageError(
-                f"/drafters: {name!r} is not loaded{nearest_hint(name, loaded)} "
-                f"(loaded: {', '.join(loaded)}); start metasd with --drafters to load another"
-            )
-    app.change_options(drafters=names)
+    """Choose the drafters, or show the settings."""
+    await change_setting(app, f"drafters {'default' if rest == 'all' else rest}")
 
 
 async def change_setting(app: ChatApp, rest: str) -> None:
-    """Change or show the settings."""
+    """Change a setting, or show them all."""
     name, _, value = rest.replace("=", " ", 1).partition(" ")
-    known = {option.name: option for option in OPTIONS if option.name in SETTINGS}
-    if not name:
-        await app.transcript.say("\n".join(_settings_lines(app)))
-        return
     name, value = name.replace("_", "-"), value.strip()
-    if name not in known:
+    known = {option.name: option for option in SETTINGS}
+    if name and name not in known:
         raise UsageError(f"/set: there is no setting {name!r}{nearest_hint(name, known)}")
-    option = known[name]
     if not value:
-        raise UsageError(f"/set {name}: expected {option.kind.expected}, or `default`")
+        app.action_settings(name)
+        return
+    option = known[name]
     parsed = None if value == "default" else option.parse_text(f"/set {name}", value)
     app.change_options(**{option.field: parsed})
-
-
-def _settings_lines(app: ChatApp) -> list[str]:
-    """Return every setting with its value: as set, else as the session has it."""
-    lines = []
-    setup = app.desk.setup
-    for option in (option for option in OPTIONS if option.name in SETTINGS):
-        value = getattr(app.desk.options, option.field)
-        note = ""
-        if value is None:
-            note = "  (default)"
-            value = getattr(setup.sampling, option.field, None) if setup else None
-            value = option.default if value is None else value
-        lines.append(f"{option.name:15} {value}{note}")
-    return lines
 
 
 async def show_stats(app: ChatApp, rest: str) -> None:  # noqa: ARG001
@@ -139,15 +99,17 @@ async def read(app: ChatApp, rest: str) -> None:
         raise UsageError("/read: expected the path of a text file")
     path = Path(rest).expanduser()
     try:
-        if path.stat().st_size > MOST_ATTACHED_BYTES:
-            raise UsageError(
-                f"{path}: more than {MOST_ATTACHED_BYTES:,} bytes; no model reads that"
-            )
-        text = path.read_text(encoding="utf-8")
+        size = path.stat().st_size
+        if size > MOST_ATTACHED_BYTES:
+            raise UsageError(f"{path}: {size:,} bytes, expected at most {MOST_ATTACHED_BYTES:,}")
+        # Whatever else there is by that name, a pipe for instance, may never end.
+        text = path.read_text(encoding="utf-8") if path.is_file() else "\0"
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"{path}: is no UTF-8 text: {error}") from error
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UsageError(f"{path}: is no text file, expected one in UTF-8")
     app.prompt.attach(path.name, text)
 
 

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from textual.content import Content
 
 from tui.commands import COMMANDS
+from tui.keys import KEYS, key_name
 from tui.show import plain
 
-KEYS = (
+FIXED = (
     ("Enter", "send"),
     ("Ctrl+J", "new line (Shift+Enter or Alt+Enter where the terminal tells them apart)"),
+    ("Tab", "complete a command"),
     ("Up, Down", "earlier questions, from the first or last line"),
-    ("Esc, Ctrl+C", "stop the answer; what was said stays"),
-    ("PgUp, PgDn, wheel", "scroll; Ctrl+End goes to the end and follows the text"),
-    ("F2", "answers as Markdown or as tokens: underlined is what a drafter proposed"),
-    ("F3", "show or fold the panel"),
-    ("F4", "list of conversations"),
-    ("Ctrl+N", "new conversation"),
-    ("Ctrl+R", "answer the last question again"),
-    ("Ctrl+Y", "copy the last answer (/copy code copies its last code block)"),
-    ("Ctrl+O", "open or fold the reasoning"),
-    ("Ctrl+G", "write the question in $EDITOR"),
-    ("Ctrl+P", "palette: all commands, themes, screenshot"),
-    ("Ctrl+Q", "leave; every conversation is saved"),
+    ("Ctrl+C", "copy what is selected, else stop the answer"),
 )
 COLUMNS = (
     ("rounds", "share of the rounds in which this arm drafted"),
@@ -36,14 +29,17 @@ COLUMNS = (
 )
 
 
-def help_text() -> Content:
-    """Return everything, in three tables."""
+def help_text(keymap: Mapping[str, str]) -> Content:
+    """Return everything, in three tables; keymap: the user's keys by the id of what they do."""
+    keys = [(key_name(keymap.get(key.id or "", key.key)), key.tooltip) for key in KEYS]
     commands = [(f"/{each.name} {each.usage}".rstrip(), each.summary) for each in COMMANDS]
+    tables = (("Keys", [*FIXED, *keys]), ("Commands", commands), ("Panel", COLUMNS))
     parts = []
-    for title, rows in (("Keys", KEYS), ("Commands", commands), ("Panel", COLUMNS)):
+    for title, rows in tables:
         width = max(len(name) for name, _ in rows) + 2
         parts.append(plain(title, "bold underline"))
         parts += [plain(f"{name:{width}}", "bold").append(plain(summary)) for name, summary in rows]
         parts.append(plain(""))
     parts.append(plain("A question that begins with / is written with two of them."))
+    parts.append(plain("Keys change in config.toml: [keys] regenerate = 'f6'"))
     return Content("\n").join(parts)

@@ -29,6 +29,8 @@ class Live:
         self.scores: Mapping[str, float] = {}
         self.strip: deque[RoundDone] = deque(maxlen=NUM_STRIP_ROUNDS)
         """The last rounds."""
+        self._read_s = 0.0
+        self._waited_s: float | None = None
         self._stats = Stats()
         self._recent: dict[str, deque[float]] = {}
 
@@ -37,9 +39,12 @@ class Live:
         event = step.event
         if isinstance(event, PromptRead):
             self._stats.begin(step.prompt_tokens)
+            self._read_s = event.seconds
         self._stats.observe(event)
         if isinstance(event, RoundDone):
             self.plain_s = step.plain_s
+            if self._waited_s is None:
+                self._waited_s = self._read_s + event.seconds + event.own_s
             self.scores = event.scores
             self.strip.append(event)
             if event.drafted:
@@ -50,6 +55,11 @@ class Live:
     def snapshot(self) -> Snapshot:
         """Return the counters."""
         return self._stats.snapshot
+
+    @property
+    def seconds_to_first_token(self) -> float | None:
+        """Return how long the first token took; until the end, what is known of it."""
+        return self.snapshot.seconds_to_first_token or self._waited_s
 
     @property
     def arm(self) -> str | None:

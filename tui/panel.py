@@ -36,13 +36,11 @@ def panel(live: Live, setup: Setup, legend: Legend) -> Content:
         ),
     ]
     if snapshot.prompt_tokens:
-        lines.append(
-            plain(
-                f"prompt {snapshot.prompt_tokens} tokens, {snapshot.prompt_tokens_reused} "
-                f"known already · read in {snapshot.seconds_prompt:.2f} s",
-                MUTED,
-            )
-        )
+        waited_s = live.seconds_to_first_token
+        first = "" if waited_s is None else f" · first token {waited_s:.2f} s"
+        known = f" ({snapshot.prompt_tokens_reused} known)" * bool(snapshot.prompt_tokens_reused)
+        read = f"prompt {snapshot.prompt_tokens}{known}, {snapshot.seconds_prompt:.2f} s{first}"
+        lines.append(plain(read, MUTED))
     lines += [Content(""), plain(HEADER, MUTED)]
     names = dict.fromkeys((*setup.drafters, *snapshot.arms, *live.scores))
     lines += [_arm_row(name, live, snapshot, legend) for name in names]

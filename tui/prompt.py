@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from textual import events
-from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.reactive import var
 from textual.widgets import TextArea
@@ -17,12 +15,6 @@ from tui.show import plain
 
 class Prompt(TextArea):
     """Enter sends, Ctrl+J (Shift+Enter where the terminal tells them apart) begins a line."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("pageup", "app.scroll_page(-1)", "Scroll up", show=False),
-        Binding("pagedown", "app.scroll_page(1)", "Scroll down", show=False),
-        Binding("ctrl+end", "app.follow", "Go to the end", show=False),
-    ]
 
     editing: var[int | None] = var[int | None](None)
     """The index of the turn that the question replaces."""
@@ -39,6 +31,8 @@ class Prompt(TextArea):
             highlight_cursor_line=False,
             placeholder="Ask something · Enter sends, Ctrl+J begins a line, /help",
         )
+        # A cursor that blinks draws the screen twice a second, also when nothing happens.
+        self.cursor_blink = False
         self.past: list[str] = []
         """What was sent before, the newest last."""
         self.candidates: Callable[[str], Sequence[str]] = lambda _: ()
@@ -157,4 +151,6 @@ class Prompt(TextArea):
         """Take pasted text as it is, but for what a terminal would obey."""
         event.prevent_default()
         event.stop()
-        self.insert(plain(event.text.replace("\r\n", "\n").replace("\r", "\n")).plain)
+        from metasd_local.text import printable  # loads numpy
+
+        self.insert(printable(event.text.replace("\r\n", "\n").replace("\r", "\n")))

@@ -23,11 +23,13 @@ CREATE TABLE IF NOT EXISTS turns (
     figures TEXT NOT NULL, stats TEXT, PRIMARY KEY (chat, position)) WITHOUT ROWID;
 PRAGMA user_version = {VERSION};
 """
-BUSY_S = 2.0
-"""How long to wait for another instance that is writing."""
+BUSY_S = 0.3
+"""How long to wait for another instance that is writing; what is not saved then is saved later."""
 MOST_CHATS = 500
 """Most conversations in a list."""
 MOST_QUESTIONS = 200
+LONGEST_QUESTION = 10_000
+"""Most characters of a question that is offered again: others have files in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,45 +67,53 @@ class Store:
             # A transaction survives the death of the process; syncing each would cost a stutter.
             database.execute("PRAGMA synchronous = NORMAL")
 
-    def save(self, chat: Conversation, first: int) -> None:
-        """Write the turns from `first` on and drop those that are gone; give the chat its id."""
+    def save(self, chat: Conversation) -> bool:
+        """Write what is not saved yet and drop the turns that are gone; give the chat its id.
+
+        Return False if another instance changed or deleted the conversation meanwhile: this one
+        is then saved apart from it.
+        """
         if not chat.title and chat.turns:
             chat.title = title_of(chat.turns[0].question)
         now_s = self._clock()
         with self._transaction() as database:
-            if chat.id is None:
-                row = (chat.title, chat.system, now_s)
-                inserted = database.execute(
-                    "INSERT INTO chats (title, system, changed_s) VALUES (?, ?, ?)", row
-                )
-                chat.id = inserted.lastrowid
+            updated = database.execute(
+                "UPDATE chats SET system = ?, changed_s = ? WHERE id = ? AND changed_s = ?",
+                (chat.system, now_s, chat.id, chat.changed_s),
+            )
+            is_ours = updated.rowcount == 1
+            if is_ours:
+                chat_id, first = chat.id, chat.num_saved
             else:
-                database.execute(
-                    # The title stays: it may have been changed in the list.
-                    "INSERT INTO chats VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-                    "system = excluded.system, changed_s = excluded.changed_s",
-                    (chat.id, chat.title, chat.system, now_s),
+                inserted = database.execute(
+                    "INSERT INTO chats (title, system, changed_s) VALUES (?, ?, ?)",
+                    (chat.title, chat.system, now_s),
                 )
+                chat_id, first = inserted.lastrowid, 0
             database.execute(
-                "DELETE FROM turns WHERE chat = ? AND position >= ?", (chat.id, len(chat.turns))
+                "DELETE FROM turns WHERE chat = ? AND position >= ?", (chat_id, len(chat.turns))
             )
             database.executemany(
                 "INSERT OR REPLACE INTO turns VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
-                        *(chat.id, position, turn.question, turn.answer, turn.reasoning),
+                        *(chat_id, position, turn.question, turn.answer, turn.reasoning),
                         *(json.dumps(turn.marks), turn.figures),
                         None if turn.stats is None else json.dumps(turn.stats),
                     )
                     for position, turn in enumerate(chat.turns[first:], start=first)
                 ],
             )
+        is_apart = not is_ours and chat.id is not None
+        chat.id, chat.changed_s, chat.num_saved = chat_id, now_s, len(chat.turns)
+        return not is_apart
 
     def load(self, chat_id: int) -> Conversation:
         """Return a whole conversation."""
         with self._transaction() as database:
-            row = database.execute("SELECT title, system FROM chats WHERE id = ?", (chat_id,))
-            found = row.fetchone()
+            found = database.execute(
+                "SELECT title, system, changed_s FROM chats WHERE id = ?", (chat_id,)
+            ).fetchone()
             if found is None:
                 raise MetasdError("this conversation was deleted, perhaps by another instance")
             turns = database.execute(
@@ -111,24 +121,26 @@ class Store:
                 "WHERE chat = ? ORDER BY position",
                 (chat_id,),
             ).fetchall()
-        return Conversation(
-            id=chat_id,
-            title=found[0],
-            system=found[1],
-            turns=[
-                Turn(
-                    *(
-                        question,
-                        answer,
-                        reasoning,
-                        [(arm, size) for arm, size in json.loads(marks)],
-                    ),
-                    figures,
-                    None if stats is None else json.loads(stats),
-                )
-                for question, answer, reasoning, marks, figures, stats in turns
-            ],
-        )
+            return Conversation(
+                id=chat_id,
+                title=found[0],
+                system=found[1],
+                changed_s=found[2],
+                num_saved=len(turns),
+                turns=[
+                    Turn(
+                        *(
+                            question,
+                            answer,
+                            reasoning,
+                            [(arm, size) for arm, size in json.loads(marks)],
+                        ),
+                        figures,
+                        None if stats is None else json.loads(stats),
+                    )
+                    for question, answer, reasoning, marks, figures, stats in turns
+                ],
+            )
 
     def entries(self, search: str = "") -> Sequence[Entry]:
         """Return the conversations with `search` in title or text, the last changed first."""
@@ -157,9 +169,9 @@ class Store:
         """Return the last questions of all conversations, the newest last, each once."""
         with self._transaction() as database:
             rows = database.execute(
-                "SELECT question FROM turns JOIN chats ON chat = id "
+                "SELECT question FROM turns JOIN chats ON chat = id WHERE length(question) <= ? "
                 "ORDER BY changed_s DESC, position DESC LIMIT ?",
-                (MOST_QUESTIONS,),
+                (LONGEST_QUESTION, MOST_QUESTIONS),
             ).fetchall()
         return list(dict.fromkeys(question for (question,) in rows))[::-1]
 
@@ -176,4 +188,6 @@ class Store:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> MetasdError:
-        return MetasdError(f"{self._path}: {error}; the conversation is in memory only")
+        return MetasdError(
+            f"{self._path}: {error}; the conversation goes on unsaved, /export writes it elsewhere"
+        )

@@ -1,61 +1,76 @@
-"""The conversation on the screen: scrolls, follows the end, holds few messages at a time."""
+"""The conversation on the screen: scrolls, follows the end, paints only what is seen."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
-from textual.containers import VerticalScroll
+from rich.segment import Segment
+from textual.events import Click
+from textual.geometry import Region, Size
+from textual.scroll_view import ScrollView
+from textual.selection import Selection
+from textual.strip import Strip
 from textual.widget import Widget
-from textual.widgets import Static
 
 from tui.conversation import Turn
 from tui.desk import Changes, Desk
 from tui.figures import answer_line
 from tui.marks import Legend
-from tui.show import plain
-from tui.turn_view import TurnView
+from tui.show import Painter, plain
+from tui.turn_view import ITEM_LINES, Item, Note, TurnView
 
-PAGE = 12
-"""Turns shown at once at first, and added when the user scrolls up to the first of them."""
 NEAR_END_ROWS = 2
+KINDS = ("answer", "code", "question", "reasoning", "figures", "note", "error")
 
 
-class Transcript(VerticalScroll, can_focus=False):
-    """Shows turns, and notes between them.
+class Transcript(ScrollView, can_focus=False):
+    """Shows turns, and notes between them, in a single widget: text that grows moves no other.
 
     It stays at the end until the user scrolls up, and does so again once the user comes within two
     rows of it: the end moves while an answer grows, and Textual 8.2.8 follows again only for who
     hits it exactly.
     """
 
+    COMPONENT_CLASSES = {f"transcript--{kind}" for kind in KINDS}  # noqa: RUF012
+
     def __init__(self, legend: Legend) -> None:
         super().__init__()
-        self.shows_tokens = False
         self.follows = True
+        self.shows_tokens = False
+        self._shows_reasoning = False
         self._legend = legend
-        self._earlier: list[Turn] = []
-        """Turns that are not mounted yet."""
-        self._is_paging = False
+        self._items: list[Item] = []
+        self._starts = [0]
+        """The first row of every item, and what there are in all."""
+        self._painter = self._new_painter()
         self._last: TurnView | None = None
+        self._is_arranging = False
+        self._shown: list[Strip] = []
+        """The rows in sight."""
 
     @property
-    def views(self) -> Sequence[TurnView]:
-        """Return the turns on the screen."""
-        return list(self.query(TurnView))
+    def items(self) -> Sequence[Item]:
+        """Return all there is to show, painted or not."""
+        return self._items
 
     async def show(self, turns: Sequence[Turn], *more: Widget) -> None:
-        """Show other turns instead."""
-        await self.remove_children()
-        self._earlier = list(turns[:-PAGE])
-        await self.mount_all([*map(self._view, turns[-PAGE:]), *more])
+        """Show other turns instead, and other widgets above them."""
+        await self._remove_welcome()
+        assert isinstance(self.parent, Widget)
+        await self.parent.mount_all(more, before=self)
+        self._items = []
+        self._last = None
+        for turn in turns:
+            self._append(TurnView(self._next_line, turn))
         self.follow()
-        self.call_after_refresh(self._fill)
 
     async def add(self, turn: Turn) -> None:
         """Append a turn and go to the end."""
-        await self.query(".welcome").remove()
-        self._last = self._view(turn)
-        await self.mount(self._last)
+        await self._remove_welcome()
+        self._last = TurnView(self._next_line, turn)
+        self._append(self._last)
         self.follow()
 
     async def draw(self, changes: Changes, desk: Desk) -> None:
@@ -65,78 +80,193 @@ class Transcript(VerticalScroll, can_focus=False):
             if not changes.errors:
                 await self.say("stopped before the first word")
         elif changes.ended or desk.is_answering:
-            view = self._last
-            assert view is not None
-            await view.grow(changes.answer, changes.marks)
+            assert self._last is not None
             snapshot = desk.live.snapshot
             if changes.ended:
-                await view.finish()
-            elif snapshot.rounds:
-                view.show_figures(answer_line(snapshot, desk.live.plain_s, None))
+                self._last.finish()
+            else:
+                shown = answer_line(snapshot, desk.live.plain_s, None) if snapshot.rounds else ""
+                self._last.update(shown)
+            self._arrange()
         for text in changes.notices:
             await self.say(text)
         for text in changes.errors:
             await self.say(text, is_error=True)
 
     async def say(self, text: str, *, is_error: bool = False) -> None:
-        """Append a note of the application."""
-        await self.mount(Static(plain(text), classes="note error" if is_error else "note"))
+        """Append a note of the application and go to the end."""
+        self._append(Note(self._next_line, text, is_error=is_error))
         self.follow()
 
     async def choose_view(self, *, shows_tokens: bool) -> None:
         """Show all answers as tokens or as Markdown."""
         self.shows_tokens = shows_tokens
-        for view in self.views:
-            await view.choose_view(shows_tokens=shows_tokens)
+        self._paint_anew()
+
+    def toggle_reasoning(self) -> None:
+        """Open or fold the reasoning of all answers."""
+        self._shows_reasoning = not self._shows_reasoning
+        self._paint_anew()
 
     def follow(self) -> None:
         """Go to the end and stay there."""
         self.follows = True
-        self.anchor()
+        self._arrange()
 
     def turn_page(self, direction: int) -> None:
         """Scroll by what is visible, up with -1 and down with 1."""
-        rows = direction * self.size.height
-        if self.scroll_y + rows >= self.max_scroll_y:
-            self.follow()
-        else:
-            self.scroll_relative(y=rows, animate=False)
+        self.scroll_relative(y=direction * self.size.height, animate=False)
 
     def release_anchor(self) -> None:
         """Stay here: the user scrolls."""
-        self.follows = False
         super().release_anchor()
+        self.follows = False
+        # Who scrolls down at the end, or where there is nothing to scroll, has not left it.
+        self.call_later(self._follow_at_end)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Follow again near the end; show more at the beginning."""
-        super().watch_scroll_y(old_value, new_value)
+        """Paint what comes into sight; follow again near the end."""
+        self.vertical_scrollbar.position = new_value
+        if self._is_arranging:
+            return
         is_near_end = self.max_scroll_y - new_value <= NEAR_END_ROWS
-        if not self.follows and new_value > old_value and is_near_end:
+        self.follows = self.follows or (new_value > old_value and is_near_end)
+        self._arrange()
+
+    def on_resize(self) -> None:
+        """Wrap all text anew."""
+        self._paint_anew()
+
+    def notify_style_update(self) -> None:
+        """Use the colours of another theme."""
+        super().notify_style_update()
+        self._paint_anew()
+
+    def on_click(self, event: Click) -> None:
+        """Show where a link goes and copy it; nothing is opened that a model said."""
+        href = event.style.meta.get("href")
+        if href is not None:
+            self.app.copy_to_clipboard(href)
+            self.app.notify(plain(href).plain, title="link copied", markup=False)
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Return rows of what is in sight; those that were shown before cost nothing."""
+        strips = [self.render_line(y).crop(crop.x, crop.right) for y in crop.line_range]
+        for line_filter in self.get_line_filters():
+            background = self.background_colors[1]
+            strips = [strip.apply_filter(line_filter, background) for strip in strips]
+        return strips
+
+    def render_line(self, y: int) -> Strip:
+        """Return a row of what is in sight, as wide as the widget."""
+        if y >= len(self._shown):
+            return Strip.blank(self.size.width, self.visual_style.rich_style)
+        selection = self.text_selection
+        return self._shown[y] if selection is None else self._selected(self._shown[y], selection)
+
+    def get_selection(self, selection: Selection) -> tuple[str, str]:
+        """Return the selected text as its lines are, however they are wrapped."""
+        found = []
+        for item in self._items:
+            for part in item.parts:
+                for number, line in enumerate(part.lines, part.line):
+                    span = selection.get_span(number)
+                    if span is not None:
+                        found.append(line[span[0] : None if span[1] < 0 else span[1]])
+        return "\n".join(found), "\n"
+
+    def _selected(self, strip: Strip, selection: Selection) -> Strip:
+        style = self.screen.get_component_rich_style("screen--selection")
+        segments: list[Segment] = []
+        for text, own, _ in strip:
+            offset = own.meta.get("offset") if own else None
+            span = selection.get_span(offset[1]) if offset else None
+            if own is None or offset is None or span is None:
+                segments.append(Segment(text, own))
+                continue
+            start = max(span[0] - offset[0], 0)
+            end = max(span[1] - offset[0], start) if span[1] >= 0 else len(text)
+            segments += (
+                Segment(text[:start], own),
+                Segment(text[start:end], own + style),
+                Segment(text[end:], own),
+            )
+        return Strip(segments, strip.cell_length)
+
+    @property
+    def _next_line(self) -> int:
+        return len(self._items) * ITEM_LINES
+
+    def _append(self, item: Item) -> None:
+        self._items.append(item)
+
+    async def _remove_welcome(self) -> None:
+        assert isinstance(self.parent, Widget)
+        await self.parent.query(".welcome").remove()
+
+    def _follow_at_end(self) -> None:
+        if self.scroll_target_y >= self.max_scroll_y:
             self.follow()
-        if self._earlier and new_value <= 0 < old_value and not self._is_paging:
-            self._is_paging = True
-            self.call_later(self._show_earlier)
 
-    async def _fill(self) -> None:
-        """Show earlier turns until there is something to scroll."""
-        if self._earlier and not self.max_scroll_y:
-            await self._show_earlier()
-            self.call_after_refresh(self._fill)
+    def _paint_anew(self) -> None:
+        """Forget how everything looks; what is in sight is painted at once."""
+        self._painter = self._new_painter()
+        self._arrange()
 
-    async def _show_earlier(self) -> None:
-        """Mount the turns before the first and stay where the user is."""
-        height = self.virtual_size.height
-        page, self._earlier = self._earlier[-PAGE:], self._earlier[:-PAGE]
-        await self.mount_all(map(self._view, page), before=0)
+    def _new_painter(self) -> Painter:
+        return Painter(
+            self,
+            self.scrollable_content_region.width,
+            self._legend,
+            shows_tokens=self.shows_tokens,
+            shows_reasoning=self._shows_reasoning,
+        )
 
-        def stay() -> None:
-            if self.follows:
-                self.follow()
-            else:
-                self.scroll_to(y=self.virtual_size.height - height, animate=False)
-            self._is_paging = False
+    def _arrange(self) -> None:
+        """Paint what is in sight, scroll to where the user is, set the scrollbar."""
+        region = self.scrollable_content_region
+        if not region:
+            return
+        top = round(self.scroll_y)
+        while True:
+            heights = (item.height(region.width) for item in self._items)
+            self._starts = [0, *accumulate(heights)]
+            most = max(self._starts[-1] - region.height, 0)
+            top = most if self.follows else min(top, most)
+            first = bisect_right(self._starts, top) - 1
+            end = bisect_right(self._starts, top + region.height - 1)
+            unseen = (
+                index
+                for index in range(first, min(end, len(self._items)))
+                if self._items[index].painter is not self._painter
+            )
+            index = next(unseen, None)
+            if index is None:
+                break
+            self._items[index].paint(self._painter)
+            if self._starts[index] < top:
+                # Rows below it stay where they are.
+                top += self._items[index].height(region.width) - (
+                    self._starts[index + 1] - self._starts[index]
+                )
+        self._is_arranging = True
+        # The reactive attribute would lay out the whole screen.
+        self.set_reactive(Widget.virtual_size, Size(region.width, self._starts[-1]))
+        self.vertical_scrollbar.window_virtual_size = self._starts[-1]
+        self.scroll_y = self.scroll_target_y = top
+        self._is_arranging = False
+        self._show_rows(region.size, top)
 
-        self.call_after_refresh(stay)
-
-    def _view(self, turn: Turn) -> TurnView:
-        return TurnView(turn, self._legend, shows_tokens=self.shows_tokens)
+    def _show_rows(self, size: Size, top: int) -> None:
+        """Show the rows from `top` on; those that are on the screen already are not drawn again."""
+        before, self._shown = self._shown, []
+        first = bisect_right(self._starts, top) - 1
+        for start, item in zip(self._starts[first:], self._items[first:], strict=False):
+            if start >= top + size.height:
+                break
+            self._shown += item.rows[max(top - start, 0) : top + size.height - start]
+        common = zip(before, self._shown, strict=False)
+        changed = [y for y, (old, new) in enumerate(common) if old != new]
+        changed += range(*sorted((len(before), len(self._shown))))
+        if changed:
+            self.refresh(Region(0, changed[0], self.size.width, changed[-1] - changed[0] + 1))

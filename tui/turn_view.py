@@ -1,155 +1,138 @@
-"""One question and its answer on the screen, as Markdown or as tokens."""
+"""What the conversation on the screen consists of: turns, and notes between them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from textual.app import ComposeResult
-from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Static
+from textual.strip import Strip
 
-from tui.conversation import Mark, Turn
-from tui.marks import Legend
-from tui.show import marked, plain, redraw
+from tui.conversation import Turn
+from tui.growing import Rows, SourceText
+from tui.show import NOTHING, Painter, Piece, marked, plain
 
 if TYPE_CHECKING:
-    from textual.widgets import Markdown
+    from tui.markdown import MarkdownText
 
 MOST_QUESTION_LINES = 12
-BLOCK_LENGTH = 2000
-"""Characters after which the token view begins a new block: only the last is drawn anew."""
+PART_LINES = 200_000
+"""Line numbers that a part of an item may use."""
+ITEM_LINES = 5 * PART_LINES
+BAR = Content("▌ ")
 
 
-class TokenText(Vertical):
-    """Source text with marks; blocks that are full are not touched any more."""
+class Item:
+    """Rows that are painted when they are first seen; until then their number is estimated.
 
-    def __init__(self, legend: Legend) -> None:
-        super().__init__()
-        self._legend = legend
-        self._text = ""
-        self._marks: list[Mark] = []
-        self._block: Static | None = None
+    Its lines are numbered from `line`. A subclass fills `parts` in `paint`.
+    """
 
-    async def grow(self, text: str, marks: Sequence[Mark]) -> None:
-        """Append text and its marks."""
-        for part, part_marks in _blocks(text, marks):
-            if len(self._text) >= BLOCK_LENGTH and self._text.endswith("\n"):
-                self._text, self._marks, self._block = "", [], None
-            self._text += part
-            self._marks += part_marks
-            # A block's last line break would be shown as an empty line.
-            content = marked(self._text.removesuffix("\n"), self._marks, self._legend)
-            if self._block is None:
-                self._block = Static(content)
-                await self.mount(self._block)
-            else:
-                redraw(self._block, content)
+    painter: Painter | None = None
+    """What it was painted with."""
 
+    def __init__(self, line: int, text: str) -> None:
+        self.line = line
+        self.parts: Sequence[Rows] = ()
+        self.text = text
+        self._rows: list[Strip] = []
 
-def _blocks(text: str, marks: Sequence[Mark]) -> Iterator[tuple[str, list[Mark]]]:
-    """Cut marked text after lines, so that no part is much longer than a block."""
-    start, part, part_marks = 0, "", []
-    for arm, length in marks:
-        for line in text[start : start + length].splitlines(keepends=True):
-            part += line
-            part_marks.append((arm, len(line)))
-            if len(part) >= BLOCK_LENGTH and part.endswith("\n"):
-                yield part, part_marks
-                part, part_marks = "", []
-        start += length
-    if part:
-        yield part, part_marks
+    @property
+    def rows(self) -> Sequence[Strip]:
+        """Return the rows that are painted."""
+        if not self._rows:
+            self._rows = [row for part in self.parts for row in part.rows]
+        return self._rows
+
+    def height(self, width: int) -> int:
+        """Return how many rows there are, or may be."""
+        if self.painter is not None:
+            return len(self.rows)
+        return 2 + self.text.count("\n") + len(self.text) // max(width, 1)
+
+    def paint(self, painter: Painter) -> None:
+        """Make the rows."""
+        raise NotImplementedError
 
 
-class TurnView(Vertical):
-    """Shows a turn; `grow` while it is generated."""
+class Note(Item):
+    """What the application says."""
 
-    def __init__(self, turn: Turn, legend: Legend, *, shows_tokens: bool) -> None:
-        super().__init__()
+    def __init__(self, line: int, text: str, *, is_error: bool) -> None:
+        super().__init__(line, text)
+        self._kind = "error" if is_error else "note"
+
+    def paint(self, painter: Painter) -> None:
+        """Make the rows."""
+        rows = Rows(painter, self.line)
+        rows.add(Piece(plain(self.text), BAR, BAR, self._kind))
+        rows.add(Piece(NOTHING))
+        self.painter, self.parts, self._rows = painter, [rows], []
+
+
+class TurnView(Item):
+    """A question and its answer, which grows with every `update`."""
+
+    def __init__(self, line: int, turn: Turn) -> None:
+        super().__init__(line, f"{turn.question}\n\n{turn.answer}\n")
         self.turn = turn
-        self._legend = legend
-        self._shows_tokens = shows_tokens
-        self._shows_reasoning = False
-        self._body: Markdown | TokenText | None = None
-        self._reasoning = Static(classes="reasoning")
-        self._figures = Static(classes="figures")
 
-    def compose(self) -> ComposeResult:
-        """Yield question, reasoning, answer and figures."""
-        yield Static(_shortened(self.turn.question), classes="question")
-        yield self._reasoning
-        yield self._figures
+    def paint(self, painter: Painter) -> None:
+        """Make the rows."""
+        turn, line = self.turn, self.line
+        self.painter = painter
+        question = Rows(painter, line)
+        question.add(Piece(_shortened(turn.question), BAR, BAR, "question"))
+        question.add(Piece(NOTHING))
+        self._fold = Rows(painter, line + PART_LINES)
+        self._reasoning = SourceText(painter, line + 2 * PART_LINES, "reasoning")
+        self._answer = self._body(painter, line + 3 * PART_LINES)
+        self._figures = Rows(painter, line + 4 * PART_LINES)
+        self.parts = [question, self._fold, self._reasoning, self._answer, self._figures]
+        self._num_thought = self._num_said = self._num_marks = 0
+        self.update(turn.figures)
 
-    async def on_mount(self) -> None:
-        """Show what there is."""
-        self._draw_reasoning()
-        self.show_figures(self.turn.figures)
-        if self.turn.answer:
-            await self._begin_body()
-
-    async def grow(self, answer: str, marks: Sequence[Mark]) -> None:
-        """Show what was added to the answer, and the reasoning as it is now."""
-        self._draw_reasoning()
-        if not answer:
+    def update(self, figures: str) -> None:
+        """Paint what was added to the turn, and another line under it."""
+        turn, painter = self.turn, self.painter
+        if painter is None:
             return
-        if self._body is None:
-            await self._begin_body()
-        elif isinstance(self._body, TokenText):
-            await self._body.grow(answer, marks)
-        else:
-            await self._body.append(plain(answer).plain)
+        if turn.reasoning:
+            self._fold.cut((0, 0))
+            sign = "▾" if painter.shows_reasoning else "▸"
+            text = f"{sign} reasoning, {len(turn.reasoning):,} characters (Ctrl+O)"
+            self._fold.add(Piece(plain(text), kind="reasoning"))
+            if painter.shows_reasoning and len(turn.reasoning) > self._num_thought:
+                thought = turn.reasoning[self._num_thought :]
+                self._reasoning.grow(marked(thought, (), painter.legend))
+                self._num_thought = len(turn.reasoning)
+        said = turn.answer[self._num_said :]
+        if said:
+            marks = turn.marks[self._num_marks :] if painter.shows_tokens else ()
+            self._answer.grow(marked(said, marks, painter.legend))
+            self._num_said, self._num_marks = len(turn.answer), len(turn.marks)
+        self._figures.cut((0, 0))
+        if figures:
+            self._figures.add(Piece(plain(figures), kind="figures"))
+        self._figures.add(Piece(NOTHING))
+        self._rows = []
 
-    async def finish(self) -> None:
+    def finish(self) -> None:
         """Show the answer as it is at its end."""
-        self.show_figures(self.turn.figures)
-        # A reference defined at the end changes links before it, which streaming cannot see.
-        if self._body is None or isinstance(self._body, TokenText):
-            return
-        if "]:" in self.turn.answer:
-            await self._body.update(plain(self.turn.answer).plain)
+        # A reference defined at the end changes links before it, which could not be seen.
+        is_open = "]:" in self.turn.answer or getattr(self._answer, "has_open_code", False)
+        if self.painter is not None and not self.painter.shows_tokens and is_open:
+            self.paint(self.painter)
+        else:
+            self.update(self.turn.figures)
 
-    async def choose_view(self, *, shows_tokens: bool) -> None:
-        """Show the answer as tokens or as Markdown."""
-        if shows_tokens == self._shows_tokens:
-            return
-        self._shows_tokens = shows_tokens
-        if self._body is not None:
-            await self._body.remove()
-            await self._begin_body()
-
-    def show_figures(self, line: str) -> None:
-        """Show a line under the answer; an empty one is hidden."""
-        self._figures.display = bool(line)
-        redraw(self._figures, plain(line))
-
-    def toggle_reasoning(self) -> None:
-        """Open or fold the reasoning."""
-        self._shows_reasoning = not self._shows_reasoning
-        self._draw_reasoning()
-
-    async def _begin_body(self) -> None:
-        answer = self.turn.answer
-        if self._shows_tokens:
-            self._body = tokens = TokenText(self._legend)
-            await self.mount(tokens, before=self._figures)
-            await tokens.grow(answer, self.turn.marks)
-            return
+    def _body(self, painter: Painter, line: int) -> SourceText | MarkdownText:
+        if painter.shows_tokens:
+            return SourceText(painter, line)
         # Imported when first needed: it takes a third of the time to start.
-        from tui.markdown import AnswerMarkdown
+        from tui.markdown import MarkdownText
 
-        self._body = AnswerMarkdown(plain(answer).plain)
-        await self.mount(self._body, before=self._figures)
-
-    def _draw_reasoning(self) -> None:
-        text = self.turn.reasoning
-        self._reasoning.display = bool(text)
-        if not text:
-            return
-        sign = "▾" if self._shows_reasoning else "▸"
-        line = f"{sign} reasoning, {len(text):,} characters (Ctrl+O)"
-        self._reasoning.update(plain(f"{line}\n{text}" if self._shows_reasoning else line))
+        return MarkdownText(painter, line)
 
 
 def _shortened(question: str) -> Content:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from metasd_local.session import Setup
 
 STARTER = "starter"
+MUTED = "$text-muted"
 EXAMPLES = (
     "User: I want to find a restaurant in San Jose.",
     "Kira earns $22 an hour and works 8 hours a day for 4 days. Then she spends $665. "
@@ -39,28 +41,43 @@ class Welcome(Vertical):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(classes="welcome")
-        self._is_starter = setup.pool == STARTER
-        self._title = plain(setup.pool, "bold")
-        drafters = ", ".join(setup.drafters) or "no drafters"
-        self._summary = f"{setup.policy} chooses among {drafters}"
+        self._setup = setup
 
     def compose(self) -> ComposeResult:
-        """Yield the title and the examples."""
-        title = self._title
-        if self._is_starter:
-            title = title.append(Content.styled("  demo models ", "$text-warning bold"))
-        yield Static(title.append(plain(f"\n{self._summary}", "$text-muted")))
-        if self._is_starter:
-            note = (
-                "They keep the form of an answer and little of its sense. Tab chooses one of these:"
-            )
-            yield Static(plain(note, "$text-muted"))
-            shown = (plain(example.replace("\n", " ")) for example in EXAMPLES)
-            yield OptionList(*map(Option, shown), markup=False)
-            better = "metasd chat ~/model.gguf --drafters ~/small.gguf"
-            yield Static(plain(f"For answers with sense: {better}", "$text-muted"))
+        """Yield what answers and, for the demo models, examples and the way to others."""
+        setup = self._setup
+        drafters = ", ".join(setup.drafters) or "no drafters"
+        summary = plain(f"\n{setup.policy} chooses among {drafters}", MUTED)
+        if setup.pool != STARTER:
+            memory = f" · {_size(setup.memory_bytes)} of memory" if setup.memory_bytes else ""
+            yield Static(plain(setup.pool, "bold").append(plain(memory, MUTED)).append(summary))
+            return
+        badge = Content.styled("  demo models ", "$text-warning bold")
+        yield Static(plain(setup.pool, "bold").append(badge).append(summary))
+        note = "They keep the form of an answer and little of its sense. Tab chooses one of these:"
+        yield Static(plain(note, MUTED))
+        shown = (plain(example.replace("\n", " ")) for example in EXAMPLES)
+        yield OptionList(*map(Option, shown), markup=False)
+        better = "For answers with sense: metasd ~/model.gguf --drafters ~/small.gguf"
+        yield Static(plain(f"{better}\nThe catalogue (/set pool NAME opens a pool):", MUTED))
+        yield Static(plain("\n".join(_catalogue_lines(setup)), MUTED))
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Offer the example."""
         event.stop()
         self.post_message(self.Chosen(EXAMPLES[event.option_index]))
+
+
+def _catalogue_lines(setup: Setup) -> Iterator[str]:
+    from metasd_local.catalogue import read_catalogue  # loads numpy
+
+    for pool in read_catalogue():
+        size = f"{_size(pool.file_bytes)} on disk" if pool.file_bytes else "not here"
+        if pool.name == setup.pool and setup.memory_bytes:
+            size += f", {_size(setup.memory_bytes)} of memory"
+        yield f"  {pool.name}: {size}; {pool.summary}"
+
+
+def _size(num_bytes: int) -> str:
+    """Return a size as disks and memory are sold."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, TypeAlias
 
-from metasd_local.errors import ContextFull, MetasdError
+from metasd_local.errors import MetasdError
 from metasd_local.events import Event, PromptRead, RoundDone
 from metasd_local.options import Options
 
@@ -54,6 +54,8 @@ class Step:
     """The prompt that was read."""
     plain_s: float | None = None
     """What a single token costs the target, as learned so far; None if not known."""
+    num_dropped: int = 0
+    """The oldest turns of the history that no longer fit the context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +95,29 @@ class ModelThread:
         self._session: Session | None = None
         self._must_stop = False
         self._is_closing = False
+        self._measuring = Lock()
+        self._is_measuring = False
+        self._read_before: Sequence[int] = ()
+        """The prompt of the answer before this."""
         # A daemon, so that a call of llama.cpp that never returns cannot keep the process alive.
         self._thread = Thread(target=self._run, name="models", daemon=True)
+        self._failure = "there is none"
+        """Why no pool is loaded."""
 
-    def open(self, options: Options, pool: str | None) -> None:
-        """Load a pool and begin a session; the first job."""
-        self._thread.start()
-        self._jobs.put(lambda: self._load(options, pool))
+    def open(self, options: Options) -> None:
+        """Load the pool of the options, in place of the one there is, and begin a session."""
+        if not self._thread.is_alive():
+            self._thread.start()
+        self._put(lambda: self._load(options))
 
     def configure(self, options: Options) -> None:
         """Begin another session on the loaded models."""
-        self._jobs.put(lambda: self._configure(options))
+        self._put(lambda: self._configure(options))
 
     def ask(self, question: Question) -> None:
         """Answer a question."""
         self._must_stop = False
-        self._jobs.put(lambda: self._answer(question))
+        self._put(lambda: self._answer(question))
 
     def stop(self) -> None:
         """End the answer that is being given; it keeps what was said."""
@@ -124,6 +133,12 @@ class ModelThread:
         if self._thread.is_alive():
             self._thread.join()
 
+    def _put(self, job: Callable[[], Iterator[Report]]) -> None:
+        self._jobs.put(job)
+        with self._measuring:
+            if self._is_measuring and self._pool is not None:
+                self._pool.interrupt.set()
+
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             if self._is_closing:
@@ -131,8 +146,6 @@ class ModelThread:
             try:
                 for report in job():
                     self.reports.append(report)
-            except ContextFull as error:
-                self.reports.append(Failed(f"{error}, or begin a new conversation with /clear"))
             except MetasdError as error:
                 self.reports.append(Failed(str(error)))
             except Exception as error:
@@ -141,15 +154,36 @@ class ModelThread:
         if self._pool is not None:
             self._pool.close()
 
-    def _load(self, options: Options, pool: str | None) -> Iterator[Report]:
+    def _load(self, options: Options) -> Iterator[Report]:
         def on_progress(share: float) -> bool:
             self.reports.append(Loading(share))
             return not self._is_closing
 
+        if self._pool is not None:  # there may not be memory for two
+            self._pool.close()
+            self._pool = self._session = None
+        yield Loading(0.0)
         # With another policy only the drafters would be loaded that it can use.
         all_drafters = dataclasses.replace(options, policy=None)
-        self._pool = self._open_pool(all_drafters, pool, on_progress=on_progress)
+        try:
+            self._pool = self._open_pool(all_drafters, options.pool, on_progress=on_progress)
+        except Exception as error:
+            self._failure = str(error)
+            raise
         yield from self._configure(options)
+        self._measure_costs()
+
+    def _measure_costs(self) -> None:
+        """Learn what plain decoding would cost here, as long as there is nothing else to do."""
+        with self._measuring:
+            self._is_measuring = self._jobs.empty()
+        try:
+            if self._is_measuring:
+                self._loaded.measure_costs()
+        except MetasdError as error:
+            logger.info("the costs are not known: %s", error)
+        with self._measuring:
+            self._is_measuring = False
 
     def _configure(self, options: Options) -> Iterator[Report]:
         pool = self._loaded
@@ -164,6 +198,7 @@ class ModelThread:
         if self._must_stop:
             yield Answered()
             return
+        self._read_before = session.prompt_tokens
         session.restore(question.system, question.history)
         events = session.send(question.text, seed=question.seed, max_tokens=question.max_tokens)
         for event in events:
@@ -173,13 +208,23 @@ class ModelThread:
                 pieces = session.spell(event.emitted)
                 yield Step(event, pieces, plain_s=pool.costs.seconds(1))
             elif isinstance(event, PromptRead):
-                yield Step(event, prompt_tokens=session.prompt_tokens)
+                num_dropped = session.num_dropped
+                yield Step(event, prompt_tokens=session.prompt_tokens, num_dropped=num_dropped)
             else:
                 yield Step(event)
         yield Answered()
 
     @property
+    def reading(self) -> tuple[int, int] | None:
+        """Return how many tokens of the prompt are read and how many it has; None if not known."""
+        pool, session = self._pool, self._session
+        if pool is None or session is None or session.prompt_tokens is self._read_before:
+            return None
+        target = getattr(pool, "target", None)  # a replay has none
+        return (target.length, len(session.prompt_tokens)) if target is not None else None
+
+    @property
     def _loaded(self) -> OpenPool:
         if self._pool is None:
-            raise MetasdError("no model is loaded; leave and start again with another pool")
+            raise MetasdError(f"no model is loaded: {self._failure}; choose another pool, /set")
         return self._pool

@@ -25,7 +25,7 @@ from metasd_local.cli.surroundings import (
 )
 from metasd_local.config import config_path, load_options
 from metasd_local.errors import Cancelled, MetasdError, UsageError
-from metasd_local.selection import POLICIES
+from metasd_local.selection import FOR_STUDY, FOR_USE, POLICIES
 
 
 def main(arguments: Sequence[str] | None = None, around: Surroundings | None = None) -> int:
@@ -100,8 +100,9 @@ def _names_a_pool_only(words: Sequence[str], around: Surroundings) -> bool:
 
 def _list_policies(stdout: TextIO) -> None:
     width = max(len(policy.name) for policy in POLICIES)
-    for policy in POLICIES:
-        stdout.write(f"{policy.name:{width}}  {policy.summary}\n")
+    for title, policies in (("for use", FOR_USE), ("for study", FOR_STUDY)):
+        stdout.write(f"{title}:\n")
+        stdout.writelines(f"  {each.name:{width}}  {each.summary}\n" for each in policies)
 
 
 def _silence(stream: TextIO) -> None:

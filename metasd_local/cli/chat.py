@@ -1,32 +1,75 @@
-"""`metasd chat`: the conversation in the terminal."""
+"""`metasd chat`: the conversation on the screen, in lines, or as it was recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from metasd_local.cli.surroundings import DONE, Surroundings
-from metasd_local.config import chats_path, memory_path
+from metasd_local.config import chats_path, config_path, load_keys, memory_path
 from metasd_local.errors import UsageError
 from metasd_local.options import Options
 from metasd_local.selection import POLICIES
+from metasd_local.trace import TraceWriter
+
+if TYPE_CHECKING:
+    from metasd_local.replay import Recording
 
 
 def chat(options: Options, words: Sequence[str], around: Surroundings) -> int:
     """Open the chat and return when it is left."""
     if len(words) > 1:
         raise UsageError(f"found {len(words)} words, expected [POOL] (see metasd chat --help)")
-    stdin = around.stdin
-    if stdin is None or not stdin.isatty() or not around.stdout.isatty():
-        raise UsageError("the chat needs a terminal; for a single answer type: metasd run PROMPT")
-    from tui.app import ChatApp
+    options = dataclasses.replace(options, pool=words[0] if words else options.pool)
+    open_pool: Callable[..., Any] = around.open_pool
+    chats: Path | None = chats_path(around.environment)
+    recordings: list[Recording] | None = None
+    with ExitStack() as stack:
+        if options.replay is not None:
+            from metasd_local.replay import Replay, read_recordings
 
-    app = ChatApp(
-        around.open_pool,
-        options,
-        words[0] if words else None,
-        chats_path=chats_path(around.environment),
-        state_path=memory_path(around.environment),
-        policies=[policy.name for policy in POLICIES],
-    )
-    app.run()
-    return app.return_code or DONE
+            recordings = read_recordings(Path(options.replay))
+            open_pool, chats = Replay(recordings).open, None
+        elif options.trace is not None:
+            from metasd_local.replay import recording
+
+            trace = stack.enter_context(TraceWriter(Path(options.trace)))
+            open_pool = recording(open_pool, trace)
+        streams = (around.stdin, around.stdout)
+        if options.lines or not all(stream is not None and stream.isatty() for stream in streams):
+            from metasd_local.cli.lines import chat_in_lines
+
+            return chat_in_lines(options, around, open_pool, chats, recordings)
+        from metasd_local.cli.guard import guarded
+
+        state_path = memory_path(around.environment)
+        config = config_path(around.environment)
+
+        def show() -> int:
+            # Milliseconds that Textual waits after Esc for the rest of another key; it has 100.
+            os.environ.setdefault("ESCDELAY", "40")
+            from tui.app import ChatApp
+            from tui.keys import read_keymap
+
+            make: Callable[..., ChatApp] = ChatApp
+            if recordings is not None:
+                from tui.replay import ReplayApp
+
+                make = partial(ReplayApp, recordings=recordings)
+            app = make(
+                open_pool,
+                options,
+                chats_path=chats,
+                state_path=state_path,
+                policies=[policy.name for policy in POLICIES],
+                keymap=read_keymap(load_keys(config), config),
+            )
+            app.run()
+            return app.return_code or DONE
+
+        return guarded(show, around, state_path.parent)

@@ -18,11 +18,12 @@ from metasd_local.cli.bench import DEFAULT_MINUTES, MAX_BENCH_TOKENS, choose_pol
 from metasd_local.cli.measurement import Measurement
 from metasd_local.cli.output import Output
 from metasd_local.cli.surroundings import DONE, Surroundings
+from metasd_local.costs import RunningCosts
 from metasd_local.errors import UsageError
 from metasd_local.lab.emulate import emulated_prompts
 from metasd_local.lab.pair import VOCABULARY_SIZES, make_pair
 from metasd_local.lab.profile import find_profile
-from metasd_local.lab.simulate import simulate
+from metasd_local.lab.simulate import DEFAULT_CURVE, simulate
 from metasd_local.lab.traces import arm_names
 from metasd_local.options import Options
 from metasd_local.protocols import PLAIN, Policy
@@ -65,7 +66,7 @@ def _seeded_policy(text: str, rng: np.random.Generator) -> Policy:
             f"expected one of {', '.join(known)}"
         )
     window = policy_window(specification, None)
-    return make_policy(specification, window, int(rng.integers(2**32)))
+    return make_policy(specification, window, int(rng.integers(2**32)), RunningCosts(DEFAULT_CURVE))
 
 
 def run_emulation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 from metasd_local.cli.output import Output
 from metasd_local.cli.surroundings import DONE, INTERRUPTED, Interrupts, Surroundings
 from metasd_local.errors import MetasdError, UsageError
-from metasd_local.events import PromptRead
+from metasd_local.events import Event, PromptRead
 from metasd_local.options import MAX_RUN_TOKENS, Options
+from metasd_local.replay import record
 from metasd_local.stats import Snapshot, Stats, summary_line
 from metasd_local.trace import TraceWriter
 
@@ -51,7 +52,11 @@ def run(options: Options, words: Sequence[str], around: Surroundings) -> int:
         interrupts.stop = session.interrupt
         if interrupts.has_happened:
             return INTERRUPTED
-        events = session.send(prompt, seed=seed, max_tokens=options.max_tokens or MAX_RUN_TOKENS)
+        events: Iterator[Event] = session.send(
+            prompt, seed=seed, max_tokens=options.max_tokens or MAX_RUN_TOKENS
+        )
+        if trace is not None:
+            events = record(events, trace, session, question=prompt, seed=seed)
         for event in events:
             if interrupts.has_happened:
                 # `send` forgets what was asked before it started.
@@ -60,8 +65,6 @@ def run(options: Options, words: Sequence[str], around: Surroundings) -> int:
                 stats.begin(session.prompt_tokens)
             stats.observe(event)
             output.show(event)
-            if trace is not None:
-                trace.write(event)
         output.end()
         if options.json:
             document = _result(output, session.setup, seed, stats.snapshot)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from metasd_local.protocols import NO_EVIDENCE, Draft, Evidence, Offer, Scheme, TokenModel
+from metasd_local.protocols import NO_EVIDENCE, Draft, Evidence, Keeps, Offer, Scheme, TokenModel
 
 EVALUATED_ROWS = 32
 """Most tokens that one evaluation looks at; the model needs as many logits rows."""
+LONGEST_EVALUATION = 64
+"""Most tokens that an evaluation reads: what came before is left out for good.
+
+With it 0.9 M drafters of a 23 M target matched as often as with the whole prompt: to 0.01 in seven
+domains, down to 48 tokens.
+"""
 _NOTHING = Draft(tokens=(), is_point_mass=False)
 
 
 class ModelDrafter:
     """Draft with a token model that shares the target's vocabulary.
 
-    Between rounds the model's memory holds a prefix of the context: nothing is read again that
+    Between rounds the model's memory holds a prefix of the context, or, once it was evaluated
+    after much that it had not read, a prefix of the end of the context: nothing is read again that
     was read before. There are no drafts for a context longer than the model's own, nor for one
     with a token the model does not know (the sizes of compatible vocabularies may differ).
     """
@@ -30,6 +37,10 @@ class ModelDrafter:
         self._num_usable = min(model.vocab_size, target_vocab_size)
         self._knows_all = model.vocab_size >= target_vocab_size
         self._proposed: Sequence[int] = ()
+        self._num_skipped = 0
+        """Tokens of the context before those in the memory."""
+        self._num_read_before = 0
+        """Tokens of the context in the memory when the last draft began."""
         self._can_read = True
 
     @property
@@ -46,7 +57,8 @@ class ModelDrafter:
         """Keep the part of the memory that is a prefix of `context`."""
         self._proposed = ()
         self._can_read = self._knows_all or self._knows(context)
-        self._model.keep_prefix(context[:-1])
+        if not self._model.keep_prefix(context[self._num_skipped : -1]):
+            self._num_skipped = 0
 
     def catch_up(self, context: Sequence[int]) -> None:
         """Read all but the last token of `context`.
@@ -54,43 +66,56 @@ class ModelDrafter:
         A single unread token before the last is left to `propose`, which reads both in one call:
         that is the state after a fully accepted draft, not after idleness.
         """
-        num_read = self._model.length
-        if self._has_room(context) and len(context) - num_read > 2:
-            self._model.feed(context[num_read:-1], 0)
+        num_unread = self._num_unread(context)
+        if num_unread > 2 and self._has_room(context):
+            self._model.feed(context[-num_unread:-1], 0)
 
     def offer(self, context: Sequence[int]) -> Offer:
         """Tell how much there is to read."""
-        num_unread = len(context) - self._model.length
+        num_unread = min(self._num_unread(context), LONGEST_EVALUATION + 1)
         return Offer(unread=num_unread - 1 if num_unread > 2 else 0, match_length=None)
 
     def evaluate(self, context: Sequence[int], scheme: Scheme) -> Evidence:
         """Read all but the last token of `context` and compare what would have been drafted."""
-        num_read = self._model.length
-        num_rows = min(len(context) - 1 - num_read, self._max_rows)
+        if self._num_unread(context) > LONGEST_EVALUATION + 1:
+            self._model.rewind(0)
+            self._num_skipped = len(context) - 1 - LONGEST_EVALUATION
+        num_unread = self._num_unread(context) - 1
+        num_rows = min(num_unread, self._max_rows)
         if num_rows < 1 or not self._has_room(context):
             return NO_EVIDENCE
-        rows = self._model.feed(context[num_read:-1], num_rows)[:, : self._num_usable]
-        return Evidence(scheme.matches(rows, len(context) - num_rows), ())
+        rows = self._model.feed(context[-num_unread - 1 : -1], num_rows)[:, : self._num_usable]
+        matches = scheme.matches(rows, len(context) - num_rows)
+        return Evidence(matches, margins=scheme.margins())
 
-    def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
-        """Draw up to `window` tokens one by one."""
+    def propose(
+        self, context: Sequence[int], window: int, scheme: Scheme, keeps: Keeps | None = None
+    ) -> Draft:
+        """Draw up to `window` tokens one by one, as long as they are to be kept."""
         model, num_usable = self._model, self._num_usable
-        window = min(window, model.context_size - len(context) + 1)
+        num_unread = self._num_unread(context)
+        window = min(window, model.context_size - model.length - num_unread + 1)
         if window < 1 or not self._can_read:
             return _NOTHING
         tokens: list[int] = []
-        unread = context[model.length :]
+        margins: list[float] = []
+        unread = context[len(context) - num_unread :]
+        self._num_read_before = model.length + num_unread
         while True:
             logits = model.feed(unread, 1)[0]
             if len(logits) != num_usable:
                 logits = logits[:num_usable]
             token = scheme.draft(logits, tokens)
+            if keeps is not None:
+                margins += scheme.margins()
+                if not keeps(margins[-1]):
+                    break
             tokens.append(token)
             if len(tokens) == window:
                 break
             unread = (token,)
         self._proposed = tokens
-        return Draft(tokens=tokens, is_point_mass=False)
+        return Draft(tokens=tokens, is_point_mass=False, margins=margins)
 
     def observe(self, emitted: Sequence[int]) -> None:
         """Forget the draft tokens that were not emitted."""
@@ -105,13 +130,16 @@ class ModelDrafter:
             if mine != theirs:
                 break
             num_agreed += 1
-        # The last proposed token was drawn but never read.
-        num_read = len(proposed) - 1
+        # A token drawn last was never read.
+        num_read = self._model.length - self._num_read_before
         if num_agreed < num_read:
-            self._model.rewind(self._model.length - (num_read - num_agreed))
+            self._model.rewind(self._num_read_before + num_agreed)
+
+    def _num_unread(self, context: Sequence[int]) -> int:
+        return len(context) - self._num_skipped - self._model.length
 
     def _has_room(self, context: Sequence[int]) -> bool:
-        return self._can_read and len(context) <= self._model.context_size
+        return self._can_read and len(context) - self._num_skipped <= self._model.context_size
 
     def _knows(self, tokens: Sequence[int]) -> bool:
         return max(tokens, default=0) < self._model.vocab_size

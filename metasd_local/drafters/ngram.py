@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from metasd_local.protocols import Draft, Evidence, Offer, Scheme
+from metasd_local.protocols import Draft, Evidence, Keeps, Offer, Scheme
 
 _NOTHING = Draft(tokens=(), is_point_mass=True)
 ORDERS = (12, 6, 3)
@@ -66,12 +66,14 @@ class NgramDrafter:
         match_lengths: list[int] = []
         for token in context[len(self._tokens) :]:
             match_lengths.append(self._match_length)
-            is_expected = float(self._tokens[self._start] == token)
-            matches.append(is_expected if self._match_length else math.nan)
+            has_match = self._match_length > 0
+            matches.append(float(self._tokens[self._start] == token) if has_match else math.nan)
             self._read(token)
         return Evidence(matches, match_lengths)
 
-    def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
+    def propose(
+        self, context: Sequence[int], window: int, scheme: Scheme, keeps: Keeps | None = None
+    ) -> Draft:
         """Copy up to `window` tokens; none if nothing matches."""
         self.catch_up(context)
         if not self._match_length:

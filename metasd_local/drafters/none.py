@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from metasd_local.protocols import NO_EVIDENCE, PLAIN, Draft, Evidence, Offer, Scheme
+from metasd_local.protocols import NO_EVIDENCE, PLAIN, Draft, Evidence, Keeps, Offer, Scheme
 
 _NOTHING = Draft(tokens=(), is_point_mass=True)
 _READY = Offer(unread=0, match_length=None)
@@ -30,7 +30,9 @@ class NoDrafter:
         """Tell nothing."""
         return NO_EVIDENCE
 
-    def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
+    def propose(
+        self, context: Sequence[int], window: int, scheme: Scheme, keeps: Keeps | None = None
+    ) -> Draft:
         """Propose nothing."""
         return _NOTHING
 

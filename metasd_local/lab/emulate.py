@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from metasd_local.bench.prompts import Prompt
+from metasd_local.costs import RunningCosts
 from metasd_local.drafters.model import EVALUATED_ROWS, ModelDrafter
 from metasd_local.drafters.none import NoDrafter
 from metasd_local.engine import Engine
@@ -31,6 +32,7 @@ from metasd_local.protocols import (
     Draft,
     Drafter,
     Evidence,
+    Keeps,
     Logits,
     Offer,
     Policy,
@@ -186,6 +188,10 @@ class EmulatedScheme:
         self._real.matches(rows, first)
         return self.decided(self._arm, first, len(rows))
 
+    def margins(self) -> Sequence[float]:
+        """Return nothing: the profile does not say how sure a drafter is."""
+        return ()
+
     def decided(self, arm: str, first: int, num_tokens: int) -> Sequence[float]:
         """Return for `num_tokens` positions of the context whether the drafter is right there."""
         begin = first - len(self._answer.prompt) + NUM_PSEUDO_POSITIONS
@@ -209,11 +215,13 @@ class _EmulatedModelDrafter(ModelDrafter):
         scheme.is_drafting(self.name)
         return super().evaluate(context, scheme)
 
-    def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
+    def propose(
+        self, context: Sequence[int], window: int, scheme: Scheme, keeps: Keeps | None = None
+    ) -> Draft:
         """Draw up to `window` tokens one by one."""
         assert isinstance(scheme, EmulatedScheme)
         scheme.is_drafting(self.name)
-        return super().propose(context, window, scheme)
+        return super().propose(context, window, scheme, keeps)
 
 
 class _EmulatedNgramDrafter(NoDrafter):
@@ -245,7 +253,9 @@ class _EmulatedNgramDrafter(NoDrafter):
         ]
         return Evidence(matches, lengths)
 
-    def propose(self, context: Sequence[int], window: int, scheme: Scheme) -> Draft:
+    def propose(
+        self, context: Sequence[int], window: int, scheme: Scheme, keeps: Keeps | None = None
+    ) -> Draft:
         """Copy `window` tokens; none if nothing matches."""
         num_tokens = window if self._scheme.is_drafting(NGRAM) else 0
         tokens = [self._scheme.drafted_token(offset) for offset in range(num_tokens)]
@@ -265,6 +275,7 @@ class Emulation:
     """Decode pseudo prompts of a profile with real models, from cold memories every time.
 
     models: a token model for every drafter of the profile; they may share weights.
+    costs: the target's, which `watch` is told of.
     scheme: what is paid per logits row; it must take the widest window of any policy.
     window: what holds for a policy that names none.
     The same prompt has the same tokens, answer and drafts under every policy.
@@ -278,6 +289,8 @@ class Emulation:
         models: Mapping[str, TokenModel],
         scheme: Scheme,
         interrupt: Interrupt,
+        costs: RunningCosts | None = None,
+        watch: Callable[[int, float], str | None] = lambda *_: None,
         window: int | None = None,
         seed: int = 0,
         clock: Callable[[], float] = time.perf_counter,
@@ -288,6 +301,8 @@ class Emulation:
         self._models = {name: models[name] for name in profile.drafters}
         self._scheme = scheme
         self._interrupt = interrupt
+        self._costs = costs or RunningCosts()
+        self._watch = watch
         self._window = window
         self._seed = seed
         self._clock = clock
@@ -310,7 +325,9 @@ class Emulation:
                 f"--policy {text}: profile {self._profile.name} has no drafter "
                 f"{specification.drafter!r}; expected one of {', '.join(self.arms)}"
             )
-        return make_policy(specification, policy_window(specification, self._window), seed)
+        return make_policy(
+            specification, policy_window(specification, self._window), seed, self._costs
+        )
 
     def decode(self, policy: str, prompt: Prompt, max_tokens: int) -> Iterator[Event]:
         """Yield the events of one answer of exactly `max_tokens`, if nobody interrupts it.
@@ -382,5 +399,6 @@ class Emulation:
             scheme=scheme,
             num_expected=EVALUATED_ROWS if is_informed(specification) else 0,
             interrupt=self._interrupt,
+            watch=self._watch,
             clock=self._clock,
         )

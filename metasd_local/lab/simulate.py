@@ -88,33 +88,34 @@ class Replay:
     ) -> Play:
         """Decode the first `num_tokens` tokens, or as many as `max_rounds` rounds emit.
 
-        choose: told what the arms have and how many tokens were emitted. learn: told of the rounds
+        choose: told what the arms have and the position in the trace. learn: told of the rounds
         policies learn from.
         """
         trace, leading, has_draft = self._trace, self._leading, self._has_draft
         arms = {arm: index for index, arm in enumerate(trace.arms)}
-        num_read = [-_PROMPT_TOKENS] * len(arms)
+        start = position = trace.num_prompt_tokens
+        end = start + num_tokens
+        num_read = [start - _PROMPT_TOKENS] * len(arms)
         rounds: list[tuple[int, int, int, float]] = []
-        position = 0
 
         def offer(name: str) -> Offer:
             arm = arms[name]
             lengths = self._match_lengths[arm]
             return Offer(position - num_read[arm], lengths[position] if lengths else None)
 
-        def evaluate(name: str) -> tuple[Evidence, float]:
+        def evaluate(name: str) -> Evidence:
             arm = arms[name]
             seconds = (position - num_read[arm]) * self._catch_up_s[arm]
             first, num_read[arm] = max(num_read[arm], 0), position
             matches = trace.matches[arm, first:position].astype(np.float64)
             matches[~trace.has_draft[arm, first:position]] = math.nan
             lengths = self._match_lengths[arm] or []
-            return Evidence(matches.tolist(), lengths[first:position]), seconds
+            return Evidence(matches.tolist(), lengths[first:position], seconds=seconds)
 
-        while position < num_tokens and len(rounds) != max_rounds:
+        while position < end and len(rounds) != max_rounds:
             choice = choose(offer, position)
             name, arm = choice.arm, arms[choice.arm]
-            window = 0 if name == PLAIN else min(choice.window, num_tokens - position - 1)
+            window = 0 if name == PLAIN else min(choice.window, end - position - 1)
             drafted = window if has_draft[arm][position] else 0
             accepted = min(leading[arm][position], drafted)
             begun_at, position = position, position + accepted + 1
@@ -132,15 +133,17 @@ class Replay:
                 draft_s=drafted * self._draft_s[arm],
                 verify_s=self._verify_s(drafted + 1),
                 overlaps=functools.partial(trace.probabilities.__getitem__, (arm, reached)),
-                evidence={each: evidence for each, (evidence, _) in evaluations.items()},
+                evidence=evaluations,
             )
-            evaluate_s = sum(seconds for _, seconds in evaluations.values())
-            rounds.append((begun_at, arm, window, feedback.seconds + evaluate_s))
+            evaluate_s = sum(evidence.seconds for evidence in evaluations.values())
+            rounds.append((begun_at - start, arm, window, feedback.seconds + evaluate_s))
             if learn is not None and (window or name == PLAIN):
                 learn(name, feedback)
         *counts, seconds_of_rounds = zip(*rounds, strict=True)
         columns = np.array(counts, dtype=np.intp)
-        return Play(columns[0], columns[1], columns[2], np.array(seconds_of_rounds), position)
+        return Play(
+            columns[0], columns[1], columns[2], np.array(seconds_of_rounds), position - start
+        )
 
     def play_policy(
         self, policy: Policy, *, num_tokens: int, max_rounds: int | None = None
@@ -183,8 +186,11 @@ class Replay:
         """
         token_s = float(best.seconds.sum()) / best.num_tokens
 
+        start = self._trace.num_prompt_tokens
+
         def net_s(window: int) -> Seconds:
-            return self._round_seconds(window) - self._trace.expected_emitted(window) * token_s
+            net_s = self._round_seconds(window) - self._trace.expected_emitted(window) * token_s
+            return net_s[:, start:]
 
         regret_s: Seconds = -net_s(int(best.windows[0]))[best.arms[0], play.positions]
         for window in set(play.windows.tolist()):

@@ -6,6 +6,7 @@ drafts little unless the answer copies. How hard the text is drifts for all mode
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from metasd_local.protocols import NGRAM, PLAIN, Probabilities
 
 GENERAL = "general"
+NUM_PROMPT_TOKENS = 32
 SHORTEST_MATCH = 3
 MODEL_FREE = (PLAIN, NGRAM)
 
@@ -42,6 +44,8 @@ class Trace:
     """Whether it does."""
     has_draft: NDArray[np.bool_]
     """Whether the arm has anything to propose for a draft that begins at this token."""
+    num_prompt_tokens: int = 0
+    """How many of the tokens end the prompt: the answer begins after them."""
 
     def leading_matches(self) -> NDArray[np.intp]:
         """Return how many tokens in a row match from each token on, `(num_arms, num_tokens)`."""
@@ -87,19 +91,25 @@ def draw_trace(
 ) -> Trace:
     """Draw an answer that moves to another topic after every `topic_tokens` tokens.
 
-    num_drafters: at least 2. There is a topic for every expert, and one more if there is only one
-    expert, in which the general drafter is the best model.
+    The end of the prompt is of the answer's first topic. num_drafters: at least 2. There is a
+    topic for every expert, and one more if there is only one expert, in which the general drafter
+    is the best model.
     """
     arms = arm_names(num_drafters)
     experts = [index for index, arm in enumerate(arms) if arm.startswith("expert")]
+    edges = [
+        0,
+        *range(NUM_PROMPT_TOKENS + topic_tokens, NUM_PROMPT_TOKENS + num_tokens, topic_tokens),
+    ]
+    num_tokens += NUM_PROMPT_TOKENS
     difficulty = _draw_difficulty(rng, num_tokens)
     probabilities = np.zeros((len(arms), num_tokens))
     has_draft = np.ones(probabilities.shape, dtype=np.bool_)
     has_draft[arms.index(PLAIN)] = False
     num_topics = max(len(experts), 2)
     topic = int(rng.integers(num_topics))
-    for first in range(0, num_tokens, topic_tokens):
-        tokens = slice(first, min(first + topic_tokens, num_tokens))
+    for first, last in itertools.pairwise([*edges, num_tokens]):
+        tokens = slice(first, last)
         at_home = dict.fromkeys(experts[topic : topic + 1], _EXPERT_AT_HOME)
         for index in (arms.index(GENERAL), *experts):
             usual = _EXPERT_ELSEWHERE if index in experts else _GENERAL_ANYWHERE
@@ -108,13 +118,13 @@ def draw_trace(
             probabilities[index, tokens] = 1 / (1 + odds)
         if NGRAM in arms:
             index = arms.index(NGRAM)
-            copied = _draw_copied(rng, tokens.stop - first)
+            copied = _draw_copied(rng, last - first)
             probabilities[index, tokens] = np.where(copied, _COPYING, _NOT_COPYING)
             by_chance = rng.random(copied.shape) < _CHANCE_MATCH_RATE
             has_draft[index, tokens] = copied | by_chance
         topic = (topic + int(rng.integers(1, num_topics))) % num_topics
     matches = rng.random(probabilities.shape) < probabilities
-    return Trace(arms, probabilities, matches, has_draft)
+    return Trace(arms, probabilities, matches, has_draft, NUM_PROMPT_TOKENS)
 
 
 def _draw_difficulty(rng: np.random.Generator, num_tokens: int) -> Probabilities:

@@ -2,79 +2,163 @@
 
 from __future__ import annotations
 
-import math
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
+from metasd_local.costs import RunningCosts
 from metasd_local.errors import UsageError
 from metasd_local.options import MAX_WINDOW, nearest_hint
 from metasd_local.protocols import PLAIN, Policy
 from metasd_local.selection import POLICIES
+from metasd_local.selection.auto import AutoPolicy
+from metasd_local.selection.bandit import drafters, windows
+from metasd_local.selection.ducb import DiscountedUcbPolicy
+from metasd_local.selection.exp3 import Exp3Policy
+from metasd_local.selection.exp3spec import Exp3SpecPolicy
 from metasd_local.selection.fixed import FixedPolicy
-from metasd_local.selection.rewards import Reward, block_divergence, block_efficiency
+from metasd_local.selection.halving import HalvingPolicy
+from metasd_local.selection.hedge import HedgePolicy
+from metasd_local.selection.rewards import block_divergence, block_efficiency
 from metasd_local.selection.specification import PolicySpecification
+from metasd_local.selection.swucb import SlidingUcbPolicy
+from metasd_local.selection.thompson import ThompsonPolicy
 from metasd_local.selection.ucb import UcbPolicy
+from metasd_local.selection.ucbspec import UcbSpecPolicy
 from metasd_local.selection.uniform import UniformPolicy
 
-DEFAULT_POLICY = "ucb"
+Value = TypeVar("Value")
+
+DEFAULT_POLICY = "auto"
 DEFAULT_WINDOW = 5
-REWARDS: dict[str, Reward] = {"bd": block_divergence, "be": block_efficiency}
+_MOST_ROUNDS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """How a policy is made, and what it needs."""
+
+    make: Callable[..., Policy]
+    """Takes its parameters, the window and, if it draws, `rng` by name."""
+    parameters: tuple[str, ...] = ()
+    draws: bool = False
+    prices: bool = False
+    """Whether it takes the target's `costs`."""
+    is_informed: bool = False
+    window: int = DEFAULT_WINDOW
 
 
 def policy_window(specification: PolicySpecification, window: int | None) -> int:
     """Return the window a policy is to ask for; `window` is what holds if it names none."""
-    return specification.value("window", _whole_window, window or DEFAULT_WINDOW)
+    return specification.value("window", _whole(MAX_WINDOW), window or _entry(specification).window)
 
 
 def needs_overlaps(specification: PolicySpecification) -> bool:
     """Tell whether the policy looks at the overlaps of the laws."""
-    return specification.name == "ucb" and specification.parameters.get("reward", "bd") == "bd"
+    if "reward" not in _entry(specification).parameters:
+        return False
+    return specification.parameters.get("reward", "bd") == "bd"
 
 
 def is_informed(specification: PolicySpecification) -> bool:
     """Tell whether the policy asks what idle drafters would have done."""
-    return specification.name in ("auto", "hedge")
+    return _entry(specification).is_informed
 
 
-def make_policy(specification: PolicySpecification, window: int, seed: int | None) -> Policy:
-    """Return the policy; raise UsageError for an unknown name or parameter."""
-    match specification.name:
-        case "plain":
-            specification.check_keys()
-            return FixedPolicy(PLAIN, window=window)
-        case "fixed":
-            specification.check_keys("window")
-            assert specification.drafter is not None
-            return FixedPolicy(specification.drafter, window=window)
-        case "random":
-            specification.check_keys("window")
-            return UniformPolicy(np.random.default_rng(seed), window=window)
-        case "ucb":
-            specification.check_keys("beta", "reward", "window")
-            beta = specification.value("beta", _positive, 1.0)
-            reward = specification.value("reward", _reward, REWARDS["bd"])
-            return UcbPolicy(reward, beta=beta, window=window)
+def make_policy(
+    specification: PolicySpecification, window: int, seed: int | None, costs: RunningCosts
+) -> Policy:
+    """Return the policy; raise UsageError for an unknown name or parameter.
+
+    costs: the target's, as they are learned.
+    """
+    entry = _entry(specification)
+    keys = () if specification.name == PLAIN else ("window", *entry.parameters)
+    specification.check_keys(*keys)
+    given: dict[str, object] = {
+        key: specification.value(key, *_PARAMETERS[key]) for key in entry.parameters
+    }
+    if specification.name == "fixed":
+        given["arm"] = specification.drafter
+    if entry.draws:
+        given["rng"] = np.random.default_rng(seed)
+    if entry.prices:
+        given["costs"] = costs
+    return entry.make(window=window, **given)
+
+
+def _entry(specification: PolicySpecification) -> _Entry:
+    if specification.name in _ENTRIES:
+        return _ENTRIES[specification.name]
     names = [policy.name for policy in POLICIES]
     hint = nearest_hint(specification.name, names)
     found = f"--policy: found {specification.text!r}, expected one of {', '.join(names)}"
     raise UsageError(found + hint)
 
 
-def _whole_window(text: str) -> int:
-    window = int(text)
-    if not 1 <= window <= MAX_WINDOW:
-        raise ValueError(f"found {window}, expected 1 to {MAX_WINDOW}")
-    return window
+def _whole(highest: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= highest:
+            raise ValueError(f"found {text}, expected 1 to {highest}")
+        return int(text)
+
+    return convert
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value < math.inf:
-        raise ValueError(f"found {value}, expected a number above 0")
-    return value
+def _positive(highest: float, more: str = "") -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        with suppress(ValueError):
+            if 0.0 < float(text) <= highest:
+                return float(text)
+        raise ValueError(f"found {text}, expected a number above 0{more}")
+
+    return convert
 
 
-def _reward(text: str) -> Reward:
-    if text not in REWARDS:
-        raise ValueError(f"found {text!r}, expected {' or '.join(REWARDS)}")
-    return REWARDS[text]
+_ANY = _positive(sys.float_info.max)
+_SHARE = _positive(1.0, " and at most 1")
+
+
+def _one_of(known: Mapping[str, Value]) -> Callable[[str], Value]:
+    def convert(text: str) -> Value:
+        if text not in known:
+            hint = nearest_hint(text, known)
+            raise ValueError(f"found {text!r}, expected {' or '.join(known)}{hint}")
+        return known[text]
+
+    return convert
+
+
+_PARAMETERS: Mapping[str, tuple[Callable[[str], object], object]] = {
+    "arms": (_one_of({"drafter": drafters, "window": windows}), drafters),
+    "beta": (_ANY, 1.0),
+    "budget": (_whole(_MOST_ROUNDS), 40),
+    "delta": (_SHARE, 0.1),
+    "discount": (_SHARE, 0.98),
+    "every": (_whole(_MOST_ROUNDS), 1),
+    "gamma": (_SHARE, None),
+    "loss": (_one_of({"token": "token", "length": "length"}), "token"),
+    "reward": (_one_of({"bd": block_divergence, "be": block_efficiency}), block_divergence),
+    "rounds": (_whole(_MOST_ROUNDS), 130),
+}
+"""How a parameter is read, and its default; it means the same to all that take it."""
+
+_ENTRIES: Mapping[str, _Entry] = {
+    "auto": _Entry(AutoPolicy, prices=True, is_informed=True, window=8),
+    "plain": _Entry(lambda window: FixedPolicy(PLAIN, window=window)),
+    "fixed": _Entry(FixedPolicy),
+    "random": _Entry(UniformPolicy, draws=True),
+    "ucb": _Entry(UcbPolicy, ("beta", "reward")),
+    "ducb": _Entry(DiscountedUcbPolicy, ("beta", "discount", "reward")),
+    "swucb": _Entry(SlidingUcbPolicy, ("beta", "reward", "rounds")),
+    "thompson": _Entry(ThompsonPolicy, ("reward",), draws=True),
+    "exp3": _Entry(Exp3Policy, ("gamma", "reward"), draws=True),
+    "halving": _Entry(HalvingPolicy, ("budget", "reward")),
+    "ucbspec": _Entry(UcbSpecPolicy, ("arms", "delta")),
+    "exp3spec": _Entry(Exp3SpecPolicy, ("arms",), draws=True),
+    "hedge": _Entry(HedgePolicy, ("every", "loss"), draws=True, is_informed=True),
+}

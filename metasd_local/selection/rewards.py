@@ -30,3 +30,19 @@ def block_divergence(feedback: RoundFeedback) -> float:
 def block_efficiency(feedback: RoundFeedback) -> float:
     """Return accepted / window, in [0, 1]. Source: MetaSD, arXiv 2604.05417, reward BE."""
     return feedback.accepted / feedback.window if feedback.drafted else 0.0
+
+
+class ScaledThroughput:
+    """Return emitted tokens / seconds of the round, over the largest so far, in [0, 1].
+
+    The largest is kept between queries: it is a unit, not something learnt about arms.
+    """
+
+    def __init__(self) -> None:
+        self._largest = 0.0
+
+    def __call__(self, feedback: RoundFeedback) -> float:
+        """Return the reward of a round."""
+        throughput = feedback.emitted / max(feedback.seconds, 1e-9)
+        self._largest = max(self._largest, throughput)
+        return throughput / self._largest

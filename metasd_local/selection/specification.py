@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from metasd_local.errors import UsageError
+from metasd_local.options import nearest_hint
 
 Value = TypeVar("Value")
 
@@ -27,7 +28,8 @@ class PolicySpecification:
             if key not in known:
                 expected = ", ".join(known) or "none"
                 raise UsageError(
-                    f"--policy {self.text}: unknown parameter {key!r}; {self.name} takes {expected}"
+                    f"--policy {self.text}: unknown parameter {key!r}; {self.name} takes "
+                    f"{expected}{nearest_hint(key, known)}"
                 )
 
     def value(self, key: str, convert: Callable[[str], Value], default: Value) -> Value:

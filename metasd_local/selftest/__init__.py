@@ -19,9 +19,9 @@ from metasd_local.selftest.identity import (
     STOPPED,
     Comparison,
     OpenedPool,
+    all_policies,
     answer,
     compare_all,
-    policies,
     tokens_of,
     variants,
 )
@@ -57,11 +57,12 @@ def verify_pool(
 
     seed = options.seed or 0
     schemes = variants(pool, dataclasses.replace(options, policy=PLAIN, stop=None))
-    num_cases = len(schemes) * len(policies(pool))
+    policies = options.policies or all_policies(pool)
+    num_cases = len(schemes) * len(policies)
     case_s = 60 * minutes * _SHARE_OF_IDENTITY / num_cases
     max_tokens = _affordable_tokens(pool.session(schemes["greedy"]), case_s, clock)
     comparisons: list[Comparison] = []
-    for comparison in compare_all(pool, schemes, seed=seed, max_tokens=max_tokens):
+    for comparison in compare_all(pool, schemes, policies, seed=seed, max_tokens=max_tokens):
         comparisons.append(comparison)
         if is_over(_SHARE_OF_IDENTITY):
             break

@@ -92,14 +92,19 @@ def variants(pool: OpenedPool, options: Options) -> dict[str, Options]:
     return found
 
 
-def policies(pool: OpenedPool) -> list[str]:
+def all_policies(pool: OpenedPool) -> list[str]:
     """Return every policy that drafts, `fixed` once for every drafter."""
     fixed = [f"fixed:{drafter.name}" for drafter in pool.drafters]
     return [*fixed, *(p.name for p in POLICIES if p.name != PLAIN and ":" not in p.name)]
 
 
 def compare_all(
-    pool: OpenedPool, schemes: Mapping[str, Options], *, seed: int, max_tokens: int
+    pool: OpenedPool,
+    schemes: Mapping[str, Options],
+    policies: Sequence[str],
+    *,
+    seed: int,
+    max_tokens: int,
 ) -> Iterator[Comparison]:
     """Compare every policy with every scheme: all once, then again with other prompts and windows.
 
@@ -111,7 +116,7 @@ def compare_all(
             session = pool.session(dataclasses.replace(variant, policy=PLAIN))
             session.forget()
             plain = tokens_of(answer(session, PROMPTS[prompt], seed + layer, max_tokens))
-            for policy in policies(pool):
+            for policy in policies:
                 chosen = dataclasses.replace(
                     variant, policy=policy, window=window or variant.window
                 )

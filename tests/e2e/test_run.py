@@ -23,6 +23,7 @@ from metasd_local.errors import IncompatibleVocabulary, ModelError, UsageError
 from metasd_local.events import GenerationDone, Notice, PromptRead, RoundDone
 from metasd_local.options import Options
 from metasd_local.trace import read_trace
+from tests.command import metasd_here
 from tests.tiny_gguf import write_tiny_gguf
 
 PROMPT = "Translate German to English: Ich habe einen Hund und zwei Katzen."
@@ -67,7 +68,7 @@ def test_json_says_what_the_trace_says(tmp_path: Path) -> None:
     assert {name: arm["rounds"] for name, arm in stats["arms"].items()} == {
         name: sum(e.arm == name for e in rounds) for name in {e.arm for e in rounds}
     }
-    assert (result["pool"], result["policy"], result["scheme"]) == ("starter", "ucb", "coupled")
+    assert (result["pool"], result["policy"], result["scheme"]) == ("starter", "auto", "coupled")
     assert (result["seed"], result["threads"]) == (3, 1)
 
 
@@ -190,7 +191,7 @@ def test_own_files_by_path_need_no_catalogue(tmp_path: Path) -> None:
     done = run(str(target), "hello", f"--drafters={drafter}", "--json", "--max-tokens=20")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert set(result["stats"]["arms"]) <= {"D"}
+    assert set(result["stats"]["arms"]) <= {"D", "plain"}
     assert result["pool"] == "T"
 
 
@@ -222,9 +223,17 @@ def test_the_prompt_may_come_through_a_pipe(tmp_path: Path) -> None:
 def test_wrong_input_gets_one_helpful_line(
     arguments: tuple[str, ...], status: int, message: str
 ) -> None:
-    done = run(*arguments)
+    done = metasd_here("run", "--threads=1", *arguments)
     assert done.returncode == status
     assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_process_fails_with_one_line_too() -> None:
+    done = run("hi", "--drafters=missing.gguf")
+    assert done.returncode == 1
+    assert done.stderr.startswith("metasd: ")
+    assert "missing.gguf" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 

@@ -9,19 +9,20 @@ from metasd_local.compose import open_pool
 from metasd_local.costs import CostCurve
 from metasd_local.events import Notice, RoundDone
 from metasd_local.options import Options
+from tests.tiny_gguf import write_tiny_gguf
 
 
 def test_slow_calls_cost_a_thread_and_a_notice_and_no_token(tmp_path: Path) -> None:
     """A curve kept from a machine ten thousand times as fast makes every call look slow."""
-    path = tmp_path / "costs.json"
+    path, target = tmp_path / "costs.json", str(write_tiny_gguf(tmp_path / "target.gguf"))
     options = Options(policy="plain", temperature=0.0, threads=2)
-    pool = open_pool(options, costs_path=path)
+    pool = open_pool(options, target, costs_path=path)
     reference = pool.session(options)
     expected = list(reference.send("Count to ten.", seed=0, max_tokens=40))
     assert not [event for event in expected if isinstance(event, Notice)]
     pool.keep_curve(CostCurve({1: 1e-7}))
     pool.close()
-    pool = open_pool(options, costs_path=path)
+    pool = open_pool(options, target, costs_path=path)
     session = pool.session(options)
     events = list(session.send("Count to ten.", seed=0, max_tokens=40))
     notices = [event.text for event in events if isinstance(event, Notice)]

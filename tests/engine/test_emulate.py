@@ -50,7 +50,7 @@ class CountingScheme:
         self._real = Greedy(SamplerSettings(temperature=0.0), VOCAB_SIZE, MAX_WINDOW)
         self.drafted = self.verified = self.compared = 0
         self.begin, self.expect = self._real.begin, self._real.expect
-        self.matches = self._real.matches
+        self.matches, self.margins = self._real.matches, self._real.margins
 
     def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
         self.drafted += 1

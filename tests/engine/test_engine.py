@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from metasd_local.backend.scripted import LogitsRule, ScriptedModel
+from metasd_local.costs import CostCurve, RunningCosts
 from metasd_local.drafters.model import ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
 from metasd_local.drafters.none import NoDrafter
@@ -18,10 +19,11 @@ from metasd_local.events import Notice, PromptRead, RoundDone
 from metasd_local.interrupt import Interrupt
 from metasd_local.protocols import Choice, Drafter, Offer, Policy, RoundFeedback
 from metasd_local.sampling import SamplerSettings
+from metasd_local.selection import POLICIES
+from metasd_local.selection.factory import make_policy
 from metasd_local.selection.fixed import FixedPolicy
 from metasd_local.selection.rewards import block_divergence
-from metasd_local.selection.ucb import UcbPolicy
-from metasd_local.selection.uniform import UniformPolicy
+from metasd_local.selection.specification import parse_policy
 from metasd_local.verify import Greedy
 
 VOCAB_SIZE = 12
@@ -87,8 +89,8 @@ def make_engine(
     )
     drafters: list[Drafter] = [
         NoDrafter(),
-        ModelDrafter("good", good, target_vocab_size=VOCAB_SIZE),
-        ModelDrafter("poor", poor, target_vocab_size=VOCAB_SIZE),
+        ModelDrafter("good", good, target_vocab_size=VOCAB_SIZE, max_rows=8),
+        ModelDrafter("poor", poor, target_vocab_size=VOCAB_SIZE, max_rows=8),
         NgramDrafter(),
         *extra,
     ]
@@ -129,13 +131,17 @@ def plain_tokens(max_tokens: int = 40, end: int | None = None) -> list[int]:
 @pytest.mark.parametrize(
     "policy",
     [
-        FixedPolicy("plain", window=1),
         FixedPolicy("good", window=5),
         FixedPolicy("poor", window=1),
         FixedPolicy("ngram", window=7),
         FixedPolicy("missing", window=5),
-        UniformPolicy(np.random.default_rng(0), window=4),
-        UcbPolicy(block_divergence, beta=1.0, window=5),
+        *(
+            make_policy(parse_policy(text), 5, 0, RunningCosts(CostCurve({1: 1.0, 9: 1.1})))
+            for text in (
+                *(policy.name for policy in POLICIES if ":" not in policy.name),
+                *("hedge:loss=length,every=3", "ucbspec:arms=window"),
+            )
+        ),
         *(Scramble(seed) for seed in range(20)),
     ],
 )

@@ -230,6 +230,27 @@ def test_a_prompt_that_does_not_fit_is_refused_by_size() -> None:
     assert desk.session.messages == ()
 
 
+def test_old_turns_are_dropped_before_they_leave_an_answer_no_room() -> None:
+    """The system prompt stays, and dropping is seldom: much goes at once."""
+    desk = Desk("answer", context_size=200)
+    questions = [f"question {number} {'x' * 20}" for number in range(12)]
+    desk.session.restore("be brief", [])
+    dropped = []
+    for question in questions:
+        events = desk.ask(question)
+        assert text_of(events) == "answer"
+        assert desk.session.messages[0].content == "be brief"
+        assert desk.session.messages[-2].content == question
+        assert len(desk.session.prompt_tokens) <= 150
+        notices = [event.text for event in events if isinstance(event, Notice)]
+        assert bool(notices) == bool(desk.session.num_dropped)
+        dropped.append(desk.session.num_dropped)
+    assert sum(dropped) + (len(desk.session.messages) - 1) // 2 == len(questions)
+    assert 2 <= sum(map(bool, dropped)) <= len(questions) / 2
+    desk.ask("y" * 170)
+    assert [message.content for message in desk.session.messages][::2] == ["be brief", "answer"]
+
+
 def test_decode_seconds_are_what_a_stopwatch_shows() -> None:
     """From PromptRead to GenerationDone, on a clock that ticks with every look at it."""
     ticks = iter(range(10_000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from metasd_local.backend.scripted import ScriptedModel, ScriptedVocabulary
+from metasd_local.costs import RunningCosts
 from metasd_local.drafters.model import ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
 from metasd_local.drafters.none import NoDrafter
@@ -22,9 +24,11 @@ from metasd_local.interrupt import Interrupt
 from metasd_local.options import Options
 from metasd_local.protocols import Draft, Drafter, Logits, Scheme, Verdict
 from metasd_local.sampling import SamplerChain, SamplerSettings
+from metasd_local.selection import POLICIES
 from metasd_local.selection.factory import make_policy, policy_window
 from metasd_local.selection.specification import parse_policy
 from metasd_local.selftest import verify_pool
+from metasd_local.selftest.identity import all_policies
 from metasd_local.selftest.report import SelfTest
 from metasd_local.session import Session, Setup
 from metasd_local.template import ChatTemplate
@@ -38,6 +42,7 @@ TEMPLATE = (
     "{% endfor %}<|assistant|>"
 )
 LONG, SHORT = 120.0, 60.0
+FOUR = Options(policies=("fixed:code", "fixed:ngram", "ucb", "random"))
 """Seconds of a clock that advances by one whenever it is read: about once per answer."""
 
 
@@ -115,6 +120,7 @@ class Lenient:
         self._rng = rng
         self.begin, self.draft, self.overlaps = scheme.begin, scheme.draft, scheme.overlaps
         self.expect, self.matches = scheme.expect, scheme.matches
+        self.margins = scheme.margins
 
     def verify(self, rows: Logits, draft: Draft) -> Verdict:
         """Judge, mostly."""
@@ -178,7 +184,7 @@ class ScriptedPool:
         """Make a session as the composition root does."""
         specification = parse_policy(options.policy or "ucb")
         window = policy_window(specification, options.window)
-        policy = make_policy(specification, window, options.seed)
+        policy = make_policy(specification, window, options.seed, RunningCosts())
         settings, name = self._settle(options)
         engine = Engine(
             target=self.target,
@@ -216,7 +222,7 @@ def ticking() -> Callable[[], float]:
 
 
 def check(pool: ScriptedPool, seconds: float = SHORT, options: Options | None = None) -> SelfTest:
-    found = verify_pool(pool, options or Options(), minutes=seconds / 60, clock=ticking())
+    found = verify_pool(pool, options or FOUR, minutes=seconds / 60, clock=ticking())
     assert all(len(line) <= 79 for line in found.lines())
     json.dumps(found.to_json(), allow_nan=False)
     return found
@@ -230,13 +236,13 @@ def test_a_sound_pool_passes_and_says_what_was_compared() -> None:
         return True
 
     pool = ScriptedPool()
-    found = verify_pool(pool, Options(), minutes=SHORT / 60, clock=ticking(), on_progress=note)
+    found = verify_pool(pool, FOUR, minutes=SHORT / 60, clock=ticking(), on_progress=note)
     record = found.to_json()
     assert record["ok"]
     assert record["failures"] == record["near_ties"] == []
     assert record["checked_tokens"] == record["identical"] > 500
     assert {c.scheme for c in found.comparisons} == {"greedy", "coupled at 0.8", "match at 0.8"}
-    assert {c.policy for c in found.comparisons} == {"fixed:code", "fixed:ngram", "ucb", "random"}
+    assert {c.policy for c in found.comparisons} == set(FOUR.policies or ())
     assert {c.window for c in found.comparisons} == {None, 16, 1}
     assert len({c.seed for c in found.comparisons}) > 1
     for law in record["rejection"]:
@@ -309,7 +315,7 @@ def test_what_the_pool_and_the_time_leave_out_is_said() -> None:
 
 
 def test_a_pool_that_recommends_another_temperature_is_tried_at_both() -> None:
-    found = check(ScriptedPool(), SHORT, Options(temperature=0.5))
+    found = check(ScriptedPool(), SHORT, dataclasses.replace(FOUR, temperature=0.5))
     schemes = {comparison.scheme for comparison in found.comparisons}
     assert schemes == {
         "greedy",
@@ -329,3 +335,11 @@ def test_the_user_can_end_it_within_an_answer_and_between_two() -> None:
     pool.target = ScriptedModel(interrupted, vocab_size=SIZE, interrupt=pool.interrupt)
     with pytest.raises(Cancelled):
         verify_pool(pool, Options(), clock=ticking())
+
+
+def test_all_policies_that_draft_are_compared_unless_some_are_named() -> None:
+    pool = ScriptedPool()
+    listed = {each.name for each in POLICIES if each.name != "plain" and ":" not in each.name}
+    assert set(all_policies(pool)) == {"fixed:code", "fixed:ngram", *listed}
+    found = check(pool, 10.0, Options(policies=("auto",)))
+    assert {comparison.policy for comparison in found.comparisons} == {"auto"}

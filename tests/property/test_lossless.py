@@ -139,6 +139,10 @@ class Textbook:
         """Fail: no idle drafter is asked here."""
         raise AssertionError("matches are not part of the comparison")
 
+    def margins(self) -> Sequence[float]:
+        """Fail: no draft is cut here."""
+        raise AssertionError("margins are not part of the comparison")
+
     def _law(self, row: Logits, drafted: Sequence[int]) -> Probabilities:
         if self._mistake == "penalty forgets the draft":
             drafted = ()

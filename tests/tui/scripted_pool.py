@@ -7,6 +7,7 @@ import dataclasses
 import html
 import re
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from metasd_local.compose import OpenPool
 from metasd_local.drafters.ngram import NgramDrafter
 from metasd_local.drafters.none import NoDrafter
 from metasd_local.engine import Engine
-from metasd_local.errors import Cancelled, UsageError
+from metasd_local.errors import Cancelled, ModelError, UsageError
 from metasd_local.interrupt import Interrupt
 from metasd_local.options import Options
 from metasd_local.protocols import Drafter
@@ -57,6 +58,7 @@ class ScriptedPool:
     """Answers with `replies`, else repeats the question; holds still where a test wants it.
 
     hold_at: the characters of an answer after which the target waits for `go`, or a stop.
+    refuses: a part of the name of pools that cannot be opened.
     """
 
     def __init__(
@@ -67,7 +69,13 @@ class ScriptedPool:
         fails_at: int | None = None,
         context_size: int = 2000,
         notices: Sequence[str] = (),
+        refuses: str = "",
+        name: str = "scripted",
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        self.name = name
+        self.clock = clock
+        self.refuses = refuses
         self.replies = dict(replies or {})
         self.hold_at = hold_at
         self.go = threading.Event()
@@ -96,6 +104,8 @@ class ScriptedPool:
         on_progress(0.5)
         if pool == "missing":
             raise UsageError("no pool and no .gguf file is named 'missing'")
+        if self.refuses and self.refuses in str(pool):
+            raise ModelError(f"{pool} is no GGUF file")
         return cast(OpenPool, self)
 
     def session(self, options: Options) -> Session:
@@ -107,7 +117,7 @@ class ScriptedPool:
         settings = SamplerSettings(temperature=0.0)
         self.last_session = Session(
             setup=Setup(
-                pool="scripted",
+                pool=self.name,
                 policy=options.policy or "fixed:ngram",
                 scheme="greedy",
                 sampling=dataclasses.replace(settings, temperature=options.temperature or 0.0),
@@ -123,13 +133,18 @@ class ScriptedPool:
                 policy=FixedPolicy(arm, window=5),
                 scheme=Greedy(settings, VOCABULARY.size, 5),
                 interrupt=self.interrupt,
+                clock=self.clock,
             ),
+            clock=self.clock,
             vocabulary=VOCABULARY,
             template=ChatTemplate(TEMPLATE, VOCABULARY),
             interrupt=self.interrupt,
             resources=ExitStack(),
         )
         return self.last_session
+
+    def measure_costs(self) -> None:
+        """Know them already."""
 
     def close(self) -> None:
         """Remember."""
@@ -182,16 +197,19 @@ class Chat:
         await self.type(text)
         await self.until(lambda: not self.app.desk.is_busy and not self.app.is_drawing)
 
+    @property
+    def notices(self) -> str:
+        """Return what is said above the screen, in one line."""
+        return " | ".join(str(toast.render()) for toast in self.app.screen.query("Toast"))
+
     def screen(self) -> str:
         """Return what the screen shows, row by row."""
         svg = self.app.export_screenshot(simplify=True)
-        rows: dict[float, str] = {}
-        for x, y, text in re.findall(
-            r'<text[^>]* x="([\d.]+)" y="([\d.]+)"[^>]*>(.*?)</text>', svg
-        ):
+        rows = [""] * self.app.size.height
+        for x, row, text in re.findall(r'<text[^>]* x="([\d.]+)"[^>]*line-(\d+)[^>]*>(.*?)<', svg):
             column = round(float(x) / CHARACTER_WIDTH)
-            rows[float(y)] = f"{rows.get(float(y), ''):{column}}{html.unescape(text)}"
-        return "\n".join(rows[y].replace("\xa0", " ").rstrip() for y in sorted(rows))
+            rows[int(row)] = f"{rows[int(row)]:{column}}{html.unescape(text)}"
+        return "\n".join(row.replace("\xa0", " ").rstrip() for row in rows)
 
 
 @asynccontextmanager
@@ -202,15 +220,16 @@ async def chat_on(
     options: Options | None = None,
     name: str | None = None,
     size: tuple[int, int] = (80, 24),
+    keymap: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Chat]:
     """Run the application on a pool; conversations and state lie in `folder`."""
     app = ChatApp(
         pool.open,
-        options or Options(),
-        name,
+        dataclasses.replace(options or Options(), pool=name),
         chats_path=folder / "chats.db",
         state_path=folder / "tui.json",
         policies=("plain", "ucb"),
+        keymap=keymap,
     )
     async with app.run_test(size=size, notifications=True) as pilot:
         chat = Chat(app, pilot)

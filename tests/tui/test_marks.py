@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -69,6 +71,25 @@ def test_the_marks_always_spell_the_whole_text(seed: int) -> None:
     assert sum(length for _, length in marks) == len(text)
     shown = marked(text, marks, Legend()).plain
     assert "".join(sign for sign in shown if sign not in "¹²³") == text
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_bytes_that_are_no_text_are_marked_as_they_are_shown(seed: int) -> None:
+    """Characters may be broken across tokens, and tokens may hold what is no character."""
+    rng = random.Random(seed)
+    finder, decoder = MarkFinder(), codecs.getincrementaldecoder("utf-8")("replace")
+    whole = "añ語🙂".encode() + bytes(rng.choices(range(256), k=60)) + "ö".encode()
+    cuts = sorted(rng.choices(range(len(whole)), k=20))
+    tokens = [whole[start:end] for start, end in pairwise([0, *cuts, len(whole)])]
+    text, marks = "", list[Mark]()
+    while tokens:
+        emitted, tokens = tokens[:4], tokens[4:]
+        finder.add_round("x", 3, emitted)
+        said = decoder.decode(b"".join(emitted))
+        marks += finder.find(said) if said else []
+        text += said
+    assert sum(length for _, length in marks) == len(text)
+    assert {arm for arm, _ in marks} == {"x", OWN}
 
 
 def test_every_arm_has_a_sign_of_its_own_up_to_nine() -> None:

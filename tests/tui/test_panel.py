@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from metasd_local.events import GenerationDone, PromptRead, RoundDone
+from metasd_local.replay import read_recordings, recording
 from metasd_local.sampling import SamplerSettings
 from metasd_local.session import Setup
+from metasd_local.trace import TraceWriter
 from tests.tui.scripted_pool import ScriptedPool, chat_on
-from tui.figures import gain, gain_text, sparkline, speed
+from tui.figures import answer_line, gain, gain_text, sparkline, speed
 from tui.live import Live
 from tui.marks import Legend
 from tui.panel import panel, status
@@ -57,7 +61,7 @@ def test_the_panel_shows_every_arm_and_marks_the_one_in_use() -> None:
         "big · ucb · coupled",
         "CPU · 2 threads · context 29 of 100 (29 %)",
         "12.0 tok/s now · plain ~8.0 · gain ~+50 %",
-        "prompt 20 tokens, 5 known already · read in 0.50 s",
+        "prompt 20 (5 known), 0.50 s · first token 0.75 s",
     ]
     assert lines[5:8] == [
         "  arm          rounds  acc.  len tok/s score recent",
@@ -118,14 +122,27 @@ async def test_the_panel_folds_when_the_terminal_is_narrow(tmp_path: Path) -> No
         assert "fixed:ngram · " in chat.screen()
 
 
-async def test_the_figures_on_the_screen_are_those_of_the_answer(tmp_path: Path) -> None:
-    async with chat_on(ScriptedPool(), tmp_path, size=(140, 40)) as chat:
-        await chat.ask("one one one one")
-        turn = chat.app.desk.chat.turns[0]
-        assert turn.stats is not None
-        arms = turn.stats["arms"]["ngram"]
-        share = f"{100 * arms['accepted'] / arms['drafted']:.0f} %"
-        row = next(line for line in chat.screen().splitlines() if "¹ngram" in line)
-        assert f"100 % {share:>5} {arms['emitted'] / arms['rounds']:>4.1f}" in row
-        assert f"{turn.stats['emitted']} tokens" in turn.figures
-        assert f"{share} accepted" in turn.figures
+async def test_the_figures_on_the_screen_are_those_of_the_trace(tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    pool = ScriptedPool({"hi": "one two three one two three one two, three. " * 3})
+    with TraceWriter(path) as trace:
+        recorded = cast(ScriptedPool, SimpleNamespace(open=recording(pool.open, trace)))
+        async with chat_on(recorded, tmp_path, size=(200, 40)) as chat:
+            await chat.ask("hi")
+            screen = chat.screen()
+            setup = chat.app.desk.setup
+    live = Live()
+    assert setup is not None
+    [answer] = read_recordings(path)
+    for event, known in answer.steps:
+        live.observe(Step(event, prompt_tokens=known.prompt_tokens, plain_s=known.plain_s))
+    assert answer_line(live.snapshot, live.plain_s, None) in screen
+    legend = Legend()
+    for drafter in setup.drafters:
+        legend.sign(drafter)
+    shown = [row.partition("│")[2].strip() for row in screen.split("\n")]
+    told = [row.strip() for row in panel(live, setup, legend).plain.split("\n")]
+    assert shown[: len(told)] == told
+    counts = live.snapshot.arms["ngram"]
+    assert 0 < counts.accepted < counts.drafted
+    assert f"{100 * counts.accepted / counts.drafted:.0f} %" in told[6]

@@ -13,8 +13,7 @@ from tui.app import ChatApp
 async def test_the_starter_pool_answers_and_is_drafted_for(tmp_path: Path) -> None:
     app = ChatApp(
         open_pool,
-        Options(threads=1, max_tokens=24, seed=1),
-        "starter",
+        Options(pool="starter", policy="ucb", threads=1, max_tokens=24, seed=1),
         chats_path=tmp_path / "chats.db",
         state_path=tmp_path / "tui.json",
     )

@@ -18,14 +18,14 @@ TURN = Turn("hi\n[b]", "hello \x1b[31m", "hmm", [("code", 3), ("", 5)], "3 token
 
 def saved(store: Store, *questions: str, system: str | None = None) -> Conversation:
     chat = Conversation(system=system, turns=[Turn(question, "ok") for question in questions])
-    store.save(chat, 0)
+    store.save(chat)
     return chat
 
 
 def test_a_conversation_comes_back_as_it_was(tmp_path: Path) -> None:
     store = Store(tmp_path / "a" / "chats.db")
     chat = Conversation(system="be brief", turns=[TURN])
-    store.save(chat, 0)
+    store.save(chat)
     assert chat.id is not None
     found = Store(tmp_path / "a" / "chats.db").load(chat.id)
     assert (found.system, found.title) == ("be brief", "hi [b]")
@@ -46,9 +46,9 @@ def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
 def test_turns_that_were_taken_back_are_gone(tmp_path: Path) -> None:
     store = Store(tmp_path / "chats.db")
     chat = saved(store, "one", "two", "three")
-    del chat.turns[1:]
+    chat.cut(1)
     chat.turns.append(Turn("other", "yes"))
-    store.save(chat, 1)
+    store.save(chat)
     assert [turn.question for turn in store.load(chat.id or 0).turns] == ["one", "other"]
 
 
@@ -87,6 +87,47 @@ def test_two_instances_write_to_one_file(tmp_path: Path) -> None:
     for number in range(10):
         saved(stores[number % 2], f"question {number}")
     assert len(stores[0].entries()) == len(stores[1].entries()) == 10
+
+
+def test_a_conversation_that_another_instance_went_on_with_is_saved_apart(tmp_path: Path) -> None:
+    stores = [Store(tmp_path / "chats.db") for _ in range(2)]
+    first = saved(stores[0], "one")
+    second = stores[1].load(first.id or 0)
+    for store, chat, question in zip(stores, (first, second), ("mine", "yours"), strict=True):
+        chat.turns.append(Turn(question, "ok"))
+        assert store.save(chat) == (chat is first)
+    kept = {tuple(t.question for t in stores[0].load(e.id).turns) for e in stores[0].entries()}
+    assert kept == {("one", "mine"), ("one", "yours")}
+    stores[0].delete(second.id or 0)
+    assert not stores[1].save(second)
+    assert [turn.question for turn in stores[0].load(second.id or 0).turns] == ["one", "yours"]
+
+
+def test_what_could_not_be_saved_is_saved_later(tmp_path: Path) -> None:
+    """Another instance that holds the file for long delays nothing but the saving."""
+    store = Store(tmp_path / "chats.db")
+    chat = saved(store, "one")
+    other = sqlite3.connect(tmp_path / "chats.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    chat.turns.append(Turn("two", "ok"))
+    with pytest.raises(MetasdError, match="locked"):
+        store.save(chat)
+    other.execute("COMMIT")
+    other.close()
+    chat.turns.append(Turn("three", "ok"))
+    assert store.save(chat)
+    assert [t.question for t in store.load(chat.id or 0).turns] == ["one", "two", "three"]
+
+
+def test_a_full_disk_is_named_and_what_was_there_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path / "chats.db")
+    chat = saved(store, "one")
+    [pages] = store._database.execute("PRAGMA page_count").fetchone()
+    store._database.execute(f"PRAGMA max_page_count = {pages}")
+    chat.turns.append(Turn("two", "x" * 100_000))
+    with pytest.raises(MetasdError, match=r"full.*/export"):
+        store.save(chat)
+    assert [turn.question for turn in store.load(chat.id or 0).turns] == ["one"]
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

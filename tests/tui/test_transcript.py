@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from textual.geometry import Offset
+from textual.selection import Selection
+
 from tests.tui.scripted_pool import ScriptedPool, chat_on
 from tui.conversation import Conversation, Turn
-from tui.transcript import PAGE
+from tui.transcript import Transcript
 
 LONG = "\n\n".join(f"paragraph {number}" for number in range(60))
+ANSWER = "Some *words* and `code`.\n\n```python\ndef f(x):\n    return x\n```\n\n- a\n- b\n"
+
+
+def num_painted(transcript: Transcript) -> int:
+    """Return how many turns and notes were painted."""
+    return sum(item.painter is not None for item in transcript.items)
+
+
+def rows(transcript: Transcript) -> list[str]:
+    """Return what is in sight."""
+    return [transcript.render_line(y).text for y in range(transcript.size.height)]
 
 
 async def test_the_end_is_followed_until_the_user_scrolls_up(tmp_path: Path) -> None:
@@ -20,12 +34,13 @@ async def test_the_end_is_followed_until_the_user_scrolls_up(tmp_path: Path) -> 
         assert transcript.is_vertical_scroll_end
         await chat.pilot.press("pageup")
         await chat.until(lambda: not transcript.follows)
-        stayed = transcript.scroll_y
+        stayed, shown = transcript.scroll_y, rows(transcript)
         before = transcript.max_scroll_y
         pool.go.set()
         await chat.until(lambda: not chat.app.desk.is_busy and not chat.app.is_drawing)
         assert transcript.max_scroll_y > before
         assert transcript.scroll_y == stayed
+        assert rows(transcript) == shown
         assert "more below" in chat.screen()
 
 
@@ -44,6 +59,30 @@ async def test_scrolling_near_the_end_follows_again_while_the_end_moves(tmp_path
         assert transcript.is_vertical_scroll_end
 
 
+async def test_scrolling_where_there_is_nothing_to_scroll_keeps_following(tmp_path: Path) -> None:
+    pool = ScriptedPool({"hi": LONG}, hold_at=20, context_size=5000)
+    async with chat_on(pool, tmp_path) as chat:
+        transcript = chat.app.transcript
+        await chat.type("hi")
+        await chat.until(pool.is_held.is_set)
+        transcript.scroll_down(animate=False)
+        transcript.scroll_up(animate=False)
+        pool.go.set()
+        await chat.until(lambda: not chat.app.desk.is_busy and not chat.app.is_drawing)
+        transcript.scroll_down(animate=False)
+        await chat.pilot.pause()
+        assert transcript.follows
+        assert transcript.is_vertical_scroll_end
+
+
+async def test_a_single_row_up_is_enough_to_stay(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool({"hi": LONG}, context_size=5000), tmp_path) as chat:
+        await chat.ask("hi")
+        chat.app.transcript.scroll_up(animate=False)
+        await chat.pilot.pause()
+        assert not chat.app.transcript.follows
+
+
 async def test_a_key_goes_to_the_end(tmp_path: Path) -> None:
     async with chat_on(ScriptedPool({"hi": LONG}, context_size=5000), tmp_path) as chat:
         await chat.ask("hi")
@@ -53,25 +92,82 @@ async def test_a_key_goes_to_the_end(tmp_path: Path) -> None:
         await chat.until(lambda: chat.app.transcript.is_vertical_scroll_end)
 
 
-async def test_a_long_conversation_is_mounted_page_by_page(tmp_path: Path) -> None:
-    turns = [Turn(f"question {number}", f"answer {number}", stats={}) for number in range(500)]
+async def test_of_a_long_conversation_only_what_is_seen_is_painted(tmp_path: Path) -> None:
+    turns = [Turn(f"question {number}", ANSWER, stats={}) for number in range(500)]
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        transcript = chat.app.transcript
+        num_widgets = len(chat.app.screen.query("*"))
+        await chat.app.show_chat(Conversation(turns=turns))
+        await chat.until(lambda: "question 499" in chat.screen())
+        assert transcript.is_vertical_scroll_end
+        assert len(chat.app.screen.query("*")) <= num_widgets
+        assert num_painted(transcript) < 5
+        for _ in range(20):
+            transcript.scroll_relative(y=-10, animate=False)
+            await chat.pilot.pause()
+        assert num_painted(transcript) < 25
+        transcript.scroll_home(animate=False)
+        await chat.until(lambda: "question 0" in chat.screen())
+        assert num_painted(transcript) < 30
+
+
+async def test_what_is_seen_moves_by_what_was_scrolled(tmp_path: Path) -> None:
+    """Turns above are higher or lower than they were thought to be."""
+    turns = [Turn(f"question {number}", ANSWER * 3, stats={}) for number in range(50)]
     async with chat_on(ScriptedPool(), tmp_path) as chat:
         transcript = chat.app.transcript
         await chat.app.show_chat(Conversation(turns=turns))
-        await chat.until(lambda: transcript.is_vertical_scroll_end)
-        assert len(transcript.views) == PAGE
-        assert "answer 499" in chat.screen()
-        transcript.scroll_home(animate=False)
-        await chat.until(lambda: len(transcript.views) == 2 * PAGE)
-        await chat.until(lambda: transcript.scroll_y > 0)
-        assert f"question {500 - PAGE}" in chat.screen()
+        await chat.pilot.pause()
+        for _ in range(40):
+            before = rows(transcript)
+            transcript.scroll_relative(y=-5, animate=False)
+            assert rows(transcript)[5:] == before[:-5]
 
 
-async def test_a_high_screen_is_filled_so_that_it_can_be_scrolled(tmp_path: Path) -> None:
-    turns = [Turn(f"question {number}", "ok", stats={}) for number in range(100)]
-    async with chat_on(ScriptedPool(), tmp_path, size=(120, 100)) as chat:
+async def test_selected_text_is_that_of_the_lines_not_of_the_rows(tmp_path: Path) -> None:
+    words = "many words that do not fit a single row of the screen, " * 3
+    turn = Turn("question", f"{words}end\n\n> quoted\n\n1. first\n", stats={})
+    async with chat_on(ScriptedPool(), tmp_path, size=(60, 30)) as chat:
         transcript = chat.app.transcript
+        await chat.app.show_chat(Conversation(turns=[turn]))
+        await chat.pilot.pause()
+        assert words.strip() not in chat.screen()
+        everything, _ = transcript.get_selection(Selection(None, None))
+        assert everything.split("\n")[2:7] == [f"{words}end", "", "quoted", "", "first"]
+        row = transcript.render_line(3)
+        [offset] = [
+            Offset(*segment.style.meta["offset"])
+            for segment in row
+            if segment.style and "offset" in segment.style.meta
+        ]
+        second, _ = transcript.get_selection(Selection(offset, offset + Offset(10, 0)))
+        assert row.text.strip().startswith(second)
+        assert len(second) == 10
+
+
+async def test_after_a_resize_all_is_as_if_it_had_never_been_else(tmp_path: Path) -> None:
+    turns = [Turn(f"question {number}", ANSWER * 3, stats={}) for number in range(9)]
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
         await chat.app.show_chat(Conversation(turns=turns))
-        await chat.until(lambda: transcript.max_scroll_y)
-        assert PAGE < len(transcript.views) < 100
-        assert transcript.is_vertical_scroll_end
+        await chat.pilot.pause()
+        before = chat.screen()
+        await chat.pilot.resize_terminal(50, 20)
+        await chat.pilot.pause()
+        await chat.pilot.resize_terminal(80, 24)
+        await chat.pilot.pause()
+        assert chat.screen() == before
+
+
+async def test_text_is_selected_with_the_mouse(tmp_path: Path) -> None:
+    turn = Turn("question", "first line\n\n> a [bold]quoted[/] line\n", stats={})
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        transcript = chat.app.transcript
+        await chat.app.show_chat(Conversation(turns=[turn]))
+        await chat.pilot.pause()
+        await chat.pilot.mouse_down(transcript, offset=(7, 2))
+        await chat.pilot.hover(transcript, offset=(10, 4))
+        await chat.pilot.mouse_up(transcript, offset=(10, 4))
+        selected = chat.app.screen.get_selected_text()
+        assert selected is not None
+        assert selected.startswith("line\n\na [bol")
+        assert "quoted" in chat.screen()

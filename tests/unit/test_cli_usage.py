@@ -72,9 +72,6 @@ def test_a_dash_reads_the_prompt_from_a_terminal() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the chat needs a terminal"),
-        (["chat"], "the chat needs a terminal"),
-        (["starter"], "the chat needs a terminal"),
         (["chat", "one", "two"], "expected [POOL]"),
         (["rnu", "hello"], "did you mean 'run'?"),
         (["Why is the sky blue?"], 'metasd run "Why is the sky blue?"'),

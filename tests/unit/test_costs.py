@@ -183,3 +183,15 @@ def test_slowness_that_lasts_is_noticed_and_growth_is_not() -> None:
     for number in range(1000):
         growing.observe(1, 0.1 * (1 + number / 100))
         assert not growing.is_slow
+
+
+def test_a_curve_measured_later_replaces_what_was_learned() -> None:
+    costs = RunningCosts()
+    costs.observe(4, 1.0)
+    assert not costs.is_measured
+    costs.use(CostCurve({1: 0.25, 4: 0.5}))
+    assert costs.is_measured
+    assert (costs.seconds(1), costs.seconds(4)) == (0.25, 0.5)
+    costs.observe(4, 1.0)
+    assert costs.seconds(4) == pytest.approx(0.55)
+    assert costs.seconds(1) == pytest.approx(0.275)

@@ -77,7 +77,8 @@ def test_ngram_continues_across_turns_and_forgets_another_conversation(greedy: G
     drafter.begin([1, 2, 3, 4])
     drafter.begin([1, 2, 3, 4, 5, 6, 1, 2])
     assert list(drafter.propose([], 3, greedy).tokens) == [3, 4, 5]
-    drafter.begin([9, 9, 1, 2])
+    drafter.begin([9, 9])
+    assert drafter.evaluate([9, 9, 1, 2], greedy).match_lengths == [0, 0]
     assert list(drafter.propose([], 3, greedy).tokens) == []
 
 

@@ -20,16 +20,27 @@ from metasd_local.lab.simulate import (
     Simulation,
     simulate,
 )
-from metasd_local.lab.traces import Trace
+from metasd_local.lab.traces import Trace, draw_trace
 from metasd_local.protocols import PLAIN, Choice, Offer, Policy, RoundFeedback
+from metasd_local.selection.bandit import drafters
+from metasd_local.selection.hedge import HedgePolicy
 from metasd_local.selection.rewards import block_divergence, block_efficiency
+from metasd_local.selection.thompson import ThompsonPolicy
 from metasd_local.selection.ucb import UcbPolicy
+from metasd_local.selection.ucbspec import UcbSpecPolicy
 from metasd_local.selection.uniform import UniformPolicy
 
 POLICIES: Mapping[str, PolicyFactory] = {
     "random": lambda rng: UniformPolicy(rng, window=5),
     "ucb": lambda _: UcbPolicy(block_divergence, beta=1.0, window=5),
 }
+MORE_POLICIES: Mapping[str, PolicyFactory] = {
+    **POLICIES,
+    "ucbspec": lambda _: UcbSpecPolicy(arms=drafters, delta=0.1, window=5),
+    "thompson": lambda rng: ThompsonPolicy(block_divergence, rng, window=5),
+    "hedge": lambda rng: HedgePolicy(rng, loss="token", every=1, window=5),
+}
+"""`random`, and policies whose regret on one topic is claimed to be logarithmic or less."""
 CURVE = CostCurve({1: 10.0, 2: 12.0, 3: 14.0, 10: 28.0})
 
 
@@ -209,6 +220,47 @@ def test_regret_grows_linearly_for_random_and_slower_for_ucb(
     growth = find(simulation, "ucb", num_drafters, None).regret_growth
     assert growth is not None
     assert 1.0 < growth < 1.6
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("num_drafters", [4, 8])
+def test_evidence_beats_every_bandit_where_one_arm_is_best(num_drafters: int) -> None:
+    """Evaluations are paid for."""
+    done = simulate(MORE_POLICIES, arms=(num_drafters,), lengths=(60, 200), num_answers=60, seed=1)
+    for num_tokens in (60, 200):
+        hedge = find(done, "hedge", num_drafters, num_tokens)
+        for policy in MORE_POLICIES.keys() - {"hedge"}:
+            rival = find(done, policy, num_drafters, num_tokens)
+            error = math.hypot(hedge.standard_error, rival.standard_error)
+            assert hedge.of_best_fixed - rival.of_best_fixed > 2 * error
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("policy", sorted(MORE_POLICIES.keys() - {"random"}))
+def test_regret_of_a_hundred_answers_is_logarithmic_and_none_is_an_exception(policy: str) -> None:
+    """Relative to what choosing at random would lose in the same answer."""
+    num_tokens = LONG_ROUNDS * 5
+    shares = np.zeros((100, 2))
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        trace = draw_trace(rng, 4, num_tokens, topic_tokens=num_tokens)
+        replay = Replay(trace, DEFAULT_CURVE)
+        fixed = [replay.play_fixed(arm, num_tokens=num_tokens) for arm in trace.arms]
+        best = min(fixed, key=lambda play: float(play.seconds.sum()))
+        lost_s = {}
+        for name in (policy, "random"):
+            done = replay.play_policy(
+                MORE_POLICIES[name](rng), num_tokens=num_tokens, max_rounds=LONG_ROUNDS
+            )
+            lost_s[name] = replay.regret_s(done, best)
+        random_s = lost_s["random"][-1]
+        shares[seed] = (
+            lost_s[policy][LONG_ROUNDS // 2 - 1] / random_s,
+            lost_s[policy][-1] / random_s,
+        )
+    half, whole = shares.mean(axis=0)
+    assert whole < 1.6 * half
+    assert shares[:, 1].max() < 0.5
 
 
 def test_no_fixed_arm_beats_the_best_one(simulation: Simulation) -> None:

@@ -106,25 +106,36 @@ def template_of(source: str | None, vocabulary: ByteVocabulary = VOCABULARY) -> 
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "system"),
-    [
-        (name, system)
-        for name in SOURCES
-        for system in (None, "Be brief.", "  Be brief.\n", "")
-        if system is None or name not in NO_SYSTEM
-    ],
-)
-@pytest.mark.parametrize("contents", CONVERSATIONS.values(), ids=CONVERSATIONS)
-def test_ordinary_contents_give_what_the_template_says(
-    name: str, system: str | None, contents: list[str]
-) -> None:
+def check_tokens(name: str, system: str | None, contents: list[str]) -> None:
     """Without control texts, the tokens are those of the rendered prompt."""
     messages = conversation(contents, system)
     expected = plainly_rendered(SOURCES[name], messages)
     tokens = template_of(SOURCES[name]).encode(messages)
     assert VOCABULARY.spell(tokens) == expected
     assert tokens == VOCABULARY.encode(expected, special=True)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("contents", CONVERSATIONS.values(), ids=CONVERSATIONS)
+def test_ordinary_contents_give_what_the_template_says(name: str, contents: list[str]) -> None:
+    check_tokens(name, None, contents)
+
+
+SYSTEMS = ("Be brief.", "  Be brief.\n", "")
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES.keys() - NO_SYSTEM))
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_system_prompts_stand_where_the_template_puts_them(name: str, system: str) -> None:
+    check_tokens(name, system, CONVERSATIONS["three turns"])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", sorted(SOURCES.keys() - NO_SYSTEM))
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("contents", CONVERSATIONS.values(), ids=CONVERSATIONS)
+def test_system_prompts_go_with_all_contents(name: str, system: str, contents: list[str]) -> None:
+    check_tokens(name, system, contents)
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -11,7 +11,7 @@ import pytest
 
 from metasd_local.errors import MetasdError, UsageError
 from metasd_local.events import Event, GenerationDone, Notice, PromptRead, RoundDone, TextPiece
-from metasd_local.trace import TraceWriter, read_trace
+from metasd_local.trace import Asked, Known, TraceWriter, read_entries, read_trace
 
 EVENTS: list[Event] = [
     PromptRead(prompt_tokens=12, reused_tokens=3, seconds=0.1),
@@ -61,6 +61,22 @@ def write_trace(path: Path, events: list[Event]) -> Path:
 def test_events_survive_exactly(tmp_path: Path) -> None:
     """Every kind of event, infinite scores and odd characters included."""
     assert list(read_trace(write_trace(tmp_path / "t.jsonl", EVENTS))) == EVENTS
+
+
+def test_what_makes_a_screen_survives_and_readers_of_events_skip_it(tmp_path: Path) -> None:
+    """Questions, and the bytes of tokens that are no characters of their own."""
+    path = tmp_path / "t.jsonl"
+    asked = Asked("why?", 7, "p", "ucb", "greedy", {"top_k": 40}, "CPU", 2, ("code",), 512)
+    known = Known(pieces=("a", "\udcf0\udc9f"), prompt_tokens=(1, 2), plain_s=0.5)
+    with TraceWriter(path) as trace:
+        for entry in (asked, *EVENTS[:2], known, *EVENTS[2:]):
+            trace.write(entry)
+    assert list(read_trace(path)) == EVENTS
+    entries = list(read_entries(path))
+    assert entries[0] == (1, asked)
+    assert entries[3] == (4, known)
+    assert isinstance(entries[3][1], Known)
+    assert entries[3][1].pieces[1].encode("utf-8", "surrogateescape") == b"\xf0\x9f"
 
 
 def test_not_a_number_survives(tmp_path: Path) -> None:
@@ -120,6 +136,12 @@ def test_a_last_line_that_lacks_only_its_newline_is_read(tmp_path: Path) -> None
     assert list(read_trace(path)) == EVENTS[:2]
 
 
+def prompt_read(tokens: int, seconds: int) -> str:
+    """Return a line of a trace."""
+    numbers = {"prompt_tokens": tokens, "reused_tokens": 0, "seconds": seconds}
+    return json.dumps({"event": "PromptRead", **numbers})
+
+
 @pytest.mark.parametrize(
     ("line", "cause"),
     [
@@ -143,6 +165,9 @@ def test_a_last_line_that_lacks_only_its_newline_is_read(tmp_path: Path) -> None
             '{"event": "PromptRead", "prompt_tokens": 1, "reused_tokens": 0, "seconds": null}',
             "PromptRead.seconds: found None",
         ),
+        (prompt_read(2**70, 0), "PromptRead.prompt_tokens: found 1180591620717411303424"),
+        (prompt_read(0, 10**400), "too large"),
+        ("[" * 100_000, "recursion"),
         ("\udcff", "codec"),
     ],
 )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from metasd_local.backend.library import open_library
 from metasd_local.starter.train.config import AnswerSettings
 from metasd_local.starter.train.data import END, USER, nearest_mark
+from metasd_local.stats import LoopFinder
 
 NUM_LEADING = 16
 MICRO_BATCH = 512
@@ -37,7 +38,8 @@ class _Slot:
 
     tokens: list[int]
     num_prompt: int
-    is_greedy: bool
+    loops: LoopFinder
+    is_greedy: bool = True
     num_fed: int = 0
     leading: list[NDArray[np.int64]] = field(default_factory=list)
     probs: list[NDArray[np.float32]] = field(default_factory=list)
@@ -71,29 +73,32 @@ class Generator:
         api.llama_model_free(self.model)
 
     def answer(self, prompts: Iterable[Sequence[int]]) -> Iterator[Answers]:
-        """Yield prompts with their answers as they end; every second one greedy, others sampled.
+        """Yield prompts with their answers as they end: of each a greedy one, then a sampled one.
 
-        An answer ends at END or after max_new tokens. Prompts above max_prompt are passed over.
+        An answer ends at END, after max_new tokens, or where it has begun to loop. Prompts above
+        max_prompt are passed over.
         """
         waiting = (prompt for prompt in prompts if len(prompt) <= self.settings.max_prompt)
-        numbered = enumerate(waiting)
         slots: dict[int, _Slot] = {}
         memory = api.llama_get_memory(self.context)
         api.llama_memory_clear(memory, True)
         while True:
             for index in range(self.settings.batch_size):
-                if index not in slots and (following := next(numbered, None)) is not None:
-                    number, prompt = following
-                    is_greedy = number % 2 == 0 or not self.settings.temperature
-                    slots[index] = _Slot(list(prompt), len(prompt), is_greedy)
+                if index not in slots and (prompt := next(waiting, None)) is not None:
+                    slots[index] = _Slot(list(prompt), len(prompt), LoopFinder(prompt))
             if not slots:
                 return
             self._step(slots)
             for index, slot in list(slots.items()):
                 num_new = len(slot.tokens) - slot.num_prompt
-                if slot.tokens[-1] == END or num_new == self.settings.max_new:
-                    api.llama_memory_seq_rm(memory, index, -1, -1)
+                slot.loops.add(slot.tokens[-1:])
+                is_looping = slot.loops.start is not None
+                if slot.tokens[-1] == END or num_new == self.settings.max_new or is_looping:
                     yield _finished(slots.pop(index))
+                    if slot.is_greedy and self.settings.temperature:
+                        slots[index] = _again(slot)
+                    kept = slots[index].num_fed if index in slots else -1
+                    api.llama_memory_seq_rm(memory, index, kept, -1)
 
     def _step(self, slots: Mapping[int, _Slot]) -> None:
         """Feed what the slots have not fed yet; append one token to each."""
@@ -126,6 +131,12 @@ class Generator:
             slot.probs.append(probs[row])
 
 
+def _again(slot: _Slot) -> _Slot:
+    """Return the sampled answer to the same prompt, all of it fed but the last token."""
+    prompt = slot.tokens[: slot.num_prompt]
+    return _Slot(prompt, len(prompt), LoopFinder(prompt), False, len(prompt) - 1)
+
+
 def _finished(slot: _Slot) -> Answers:
     blank = ((slot.num_prompt, 0), (0, 0))
     return Answers(
@@ -144,11 +155,13 @@ def write_answers(
 ) -> None:
     """Answer prompts until max_tokens answer tokens are there, and leave them at path (.npz).
 
+    Of an answer that loops only the part before is kept.
     report: takes the number of answer tokens so far, after each answer.
     """
     parts: list[Answers] = []
     num_answered = 0
-    for part in generator.answer(prompts):
+    for answered in generator.answer(prompts):
+        part = _without_loop(answered)
         parts.append(part)
         num_answered += int((part.probs[:, 0] > 0).sum())
         report(num_answered)
@@ -162,6 +175,16 @@ def write_answers(
         probs=np.concatenate([part.probs for part in parts]),
     )
     partial.replace(path)
+
+
+def _without_loop(part: Answers) -> Answers:
+    num_prompt = int((part.probs[:, 0] == 0).sum())
+    loops = LoopFinder(part.tokens[:num_prompt].tolist())
+    loops.add(part.tokens[num_prompt:].tolist())
+    if loops.start is None:
+        return part
+    end = num_prompt + loops.start
+    return Answers(part.tokens[:end], part.leading[:end], part.probs[:end])
 
 
 def read_answers(path: Path) -> Answers:

@@ -93,7 +93,7 @@ class DrafterSettings:
     mixture: Mapping[str, float]
     """Domain to weight; need not sum to 1."""
     start_from: str = ""
-    """An earlier drafter whose weights it starts from; empty: random."""
+    """An earlier drafter whose weights it starts from, grown if smaller; empty: random."""
     num_steps: int = 0
     """Steps on text; 0: the common number."""
     num_distil_steps: int = 0
@@ -107,7 +107,7 @@ class AnswerSettings:
     max_tokens: int
     """Answer tokens of all domains together; 0: none."""
     temperature: float
-    """Of every second answer; the others are greedy."""
+    """Of the second answer to a prompt, the first is greedy; 0: one answer only."""
     max_prompt: int
     """Longer prompts are passed over; tokens."""
     max_new: int
@@ -141,6 +141,8 @@ class Config:
     """Prompts per domain of the acceptance matrix."""
     quality_prompts: int
     """Prompts per domain whose answers are scored."""
+    target_start: str
+    """A drafter, trained on text, that the target is grown from; empty: random or warm start."""
     target: ModelShape
     fit_target: FitSettings
     fit_drafter: FitSettings
@@ -162,6 +164,8 @@ class Config:
             if drafter.shape.vocab_size != self.target.vocab_size:
                 raise SettingsError("target and drafters must have one vocab_size")
             known.add(drafter.name)
+        if self.target_start and self.target_start not in known:
+            raise SettingsError("target_start must be a drafter")
 
 
 def load_config(path: Path, *, has_cuda: bool) -> Config:

@@ -5,7 +5,7 @@ Owns the record format of the chat marks; must not know about models.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def load_streams(
     streams = {}
     for name, chosen in settings.items():
         sizes = [(folder / f"{file}.jsonl.gz").stat().st_size for file in chosen.files or (name,)]
-        facts = f"{vocabulary}{chosen}{seed}{sizes}".encode()
+        facts = f"{vocabulary}{replace(chosen, share=1.0)}{seed}{sizes}".encode()
         path = cache / f"{name}-{hashlib.sha256(facts).hexdigest()[:12]}.npz"
         if not path.exists():
             train, held_out = (

@@ -22,11 +22,15 @@ Form = Callable[[Sequence[Record], np.random.Generator], Iterator[Group]]
 
 NUM_SENTENCES = (8, 13)
 NUM_SUMS = (2, 4)
+INLINE_SHARE = 0.4
 NUM_DRILLS = (6, 13)
 MAX_CONTINUED_TURNS = 9
 MAX_COPIED_CHARACTERS = 800
 CALCULATION = re.compile(r"<<([^=<>]+=[^<>]+)>>")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=\S)")
+FUNCTION_HEAD = re.compile(
+    r'(?:async )?def (?P<name>\w+)\(.*?:\s*[rR]?["\']{1,3}\s*(?P<summary>[^\n"]{10,200})', re.DOTALL
+)
 WORD = re.compile(r"[A-Za-z_]{4,}")
 
 
@@ -60,6 +64,11 @@ def joined(records: Sequence[Record], rng: np.random.Generator) -> Iterator[Grou
         is_translation = instruction.startswith("Translate")
         if len(pairs) < rng.integers(*(NUM_SENTENCES if is_translation else NUM_SUMS)):
             continue
+        if is_translation and rng.random() < INLINE_SHARE:
+            bodies, answers = (" ".join(texts) for texts in zip(*pairs, strict=True))
+            yield (replace(record, prompt=f"{instruction} {bodies}", response=answers),)
+            pairs.clear()
+            continue
         numbered = rng.random() < (0.3 if is_translation else 0.7)
         marks = [f"{number}. " if numbered else "" for number in range(1, len(pairs) + 1)]
         asked, answered = (
@@ -86,6 +95,29 @@ def drills(records: Sequence[Record], rng: np.random.Generator) -> Iterator[Grou
         ]
         yield (replace(record, prompt=prompt, response="\n".join(lines)),)
         found.clear()
+
+
+def requested(records: Sequence[Record], rng: np.random.Generator) -> Iterator[Group]:
+    """Yield requests for one to three functions in words; the answer has their heads too."""
+    waiting: list[tuple[str, str, Record]] = []
+    count = 1
+    for record in records:
+        head = FUNCTION_HEAD.match(record.prompt)
+        if head is None:
+            continue
+        wish = " ".join(head["summary"].split()).rstrip(".")
+        waiting.append((head["name"], wish[:1].lower() + wish[1:], record))
+        if len(waiting) < count:
+            continue
+        name, wish, _ = waiting[0]
+        prompt = _pick(FUNCTION_REQUESTS, rng).format(name=name, wish=wish)
+        if count > 1:
+            wishes = "\n".join(f"- {name}: {wish}" for name, wish, _ in waiting)
+            prompt = f"{_pick(MODULE_REQUESTS, rng)}\n{wishes}"
+        answers = [f"{one.prompt}\n{one.response}" for _, _, one in waiting]
+        yield (replace(record, prompt=prompt, response="\n\n\n".join(answers)),)
+        waiting.clear()
+        count = int(rng.integers(1, 4))
 
 
 def replied(records: Sequence[Record], rng: np.random.Generator) -> Iterator[Group]:
@@ -216,7 +248,21 @@ def _pick(choices: Sequence[Choice], rng: np.random.Generator) -> Choice:
 
 
 DRILL_REQUESTS = ("Work out: {}", "Calculate {}", "What is {}?", "Compute these: {}")
+FUNCTION_REQUESTS = (
+    "Write a Python function to {wish}.",
+    "Write a Python function that does this: {wish}.",
+    "Implement {name} in Python: {wish}.",
+    "Python function `{name}`, please. It should {wish}.",
+    "Write a Python class or function for this: {wish}.",
+)
+MODULE_REQUESTS = (
+    "Write a Python module with these functions:",
+    "Write these functions in Python:",
+    "I need Python code with the following functions.",
+)
 CONTINUE_REQUESTS = (
+    "Write a conversation that begins like this.",
+    "Continue this conversation, writing both sides.",
     "Continue the conversation.",
     "Continue this dialogue for several turns.",
     "Write the next turns of the conversation.",
@@ -246,11 +292,12 @@ REPLACE_REQUESTS = (
     "Change every {old} to {new} and leave the rest as it is.",
     "Rename {old} to {new}.",
 )
-COPY_TASKS = (_repeat, _repeat, _quote, _reorder, _replace, _replace)
+COPY_TASKS = (_repeat, _repeat, _repeat, _repeat, _quote, _reorder, _replace, _replace)
 FORMS: Mapping[str, Form] = {
     "single": single,
     "joined": joined,
     "drills": drills,
+    "requested": requested,
     "replied": replied,
     "continued": continued,
     "chatted": chatted,

@@ -47,14 +47,14 @@ def distillation_loss(
     tokens: (batch, window). leading, probs: (batch, window, num_leading), the target's likeliest
     next tokens; all other tokens count as one. Positions whose probs are all 0 count for nothing.
     """
+    counted = probs.sum(dim=-1) > 0
     with torch.autocast(tokens.device.type, dtype=torch.bfloat16, enabled=bfloat16):
-        logits = model(tokens)
-    log_probs = functional.log_softmax(logits.float(), dim=-1).gather(-1, leading)
+        logits = model.head(model.hidden(tokens)[counted]).float()
+    log_probs = logits.gather(-1, leading[counted]) - logits.logsumexp(dim=-1, keepdim=True)
     rest = (1.0 - log_probs.exp().sum(dim=-1)).clamp_min(SMALLEST_REST)
-    target_rest = (1.0 - probs.sum(dim=-1)).clamp_min(0.0)
-    per_token = -(probs * log_probs).sum(dim=-1) - target_rest * rest.log()
-    counted = (probs.sum(dim=-1) > 0).float()
-    return (per_token * counted).sum() / counted.sum().clamp_min(1.0)
+    target_rest = (1.0 - probs[counted].sum(dim=-1)).clamp_min(0.0)
+    per_token = -(probs[counted] * log_probs).sum(dim=-1) - target_rest * rest.log()
+    return per_token.sum() / counted.sum().clamp_min(1)
 
 
 def held_out_loss(

@@ -79,12 +79,16 @@ class Llama(nn.Module):  # type: ignore[misc]
         tokens: (batch, window) int64; result: (batch, window, vocab_size), in the dtype of the
         running autocast.
         """
+        return self.head(self.hidden(tokens))
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """Return what `head` reads: (batch, window) int64 to (batch, window, hidden_size)."""
         hidden = self.token_embd(tokens)
         head_size = self.shape.hidden_size // self.shape.num_heads
         cosine, sine = rope_table(tokens.shape[1], head_size, self.shape.rope_theta, tokens.device)
         for block in self.blk:
             hidden = block(hidden, cosine, sine)
-        return self.head(hidden)
+        return hidden
 
     def head(self, hidden: Tensor) -> Tensor:
         """Return the logits of hidden states, (..., hidden_size) to (..., vocab_size)."""

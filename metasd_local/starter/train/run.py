@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from metasd_local.starter.train.config import Config
+from metasd_local.starter.train.config import Config, ModelShape
 from metasd_local.starter.train.export import file_name
 from metasd_local.starter.train.fit import load_weights
 from metasd_local.starter.train.model import Llama, load_warm_start
@@ -62,10 +62,13 @@ class Run:
         load_weights(checkpoint, model)
         return model
 
+    def shape_of(self, name: str) -> ModelShape:
+        """Return the sizes of a drafter."""
+        return next(one.shape for one in self.config.drafters if one.name == name)
+
     def load_drafter(self, name: str) -> Llama:
         """Return a drafter as far as it is trained."""
-        shape = next(one.shape for one in self.config.drafters if one.name == name)
-        model = Llama(shape)
+        model = Llama(self.shape_of(name))
         distilled = self.checkpoints / f"{name}-distilled.pt"
         load_weights(distilled if distilled.exists() else self.checkpoints / f"{name}.pt", model)
         return model

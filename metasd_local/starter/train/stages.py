@@ -16,6 +16,7 @@ from metasd_local.starter.train.data import encode_prompt, prompt_texts
 from metasd_local.starter.train.export import write_gguf
 from metasd_local.starter.train.fit import load_weights
 from metasd_local.starter.train.forms import Group, read_groups
+from metasd_local.starter.train.grow import grow
 from metasd_local.starter.train.model import Llama, load_warm_start
 from metasd_local.starter.train.run import Run
 from metasd_local.starter.train.training import meter, train_on_answers, train_on_text
@@ -34,11 +35,13 @@ def make_tokenizer(run: Run) -> None:
 
 
 def train_target(run: Run) -> None:
-    """Leave the target's checkpoint; a warm start is trained further, by no step if told so."""
+    """Leave the target's checkpoint; what it starts from is trained further, or not at all."""
     torch.manual_seed(run.config.seed)
     mixture = {name: domain.share for name, domain in run.config.domains.items()}
     settings = run.config.fit_target
-    if run.warm_start is not None:
+    if start := run.config.target_start:
+        model = grow(_trained_on_text(run, start), run.config.target)
+    elif run.warm_start is not None:
         model = load_warm_start(run.warm_start)
     else:
         model = Llama(run.config.target)
@@ -50,9 +53,10 @@ def train_drafters(run: Run) -> None:
     config = run.config
     for index, drafter in enumerate(config.drafters):
         torch.manual_seed(config.seed + index)
-        model = Llama(drafter.shape)
         if drafter.start_from:
-            load_weights(run.checkpoints / f"{drafter.start_from}.pt", model)
+            model = grow(_trained_on_text(run, drafter.start_from), drafter.shape)
+        else:
+            model = Llama(drafter.shape)
         num_steps = drafter.num_steps or config.fit_drafter.num_steps
         train_on_text(run, drafter.name, model, config.fit_drafter, num_steps, drafter.mixture)
 
@@ -87,11 +91,16 @@ def distil_drafters(run: Run) -> None:
     if not config.answers.max_tokens:
         return
     for drafter in config.drafters:
-        model = Llama(drafter.shape)
-        load_weights(run.checkpoints / f"{drafter.name}.pt", model)
+        model = _trained_on_text(run, drafter.name)
         num_steps = drafter.num_distil_steps or config.distil_drafter.num_steps
         name = f"{drafter.name}-distilled"
         train_on_answers(run, name, model, config.distil_drafter, num_steps, drafter.mixture)
+
+
+def _trained_on_text(run: Run, name: str) -> Llama:
+    model = Llama(run.shape_of(name))
+    load_weights(run.checkpoints / f"{name}.pt", model)
+    return model
 
 
 def export(run: Run) -> None:
@@ -166,8 +175,8 @@ def _held_out_groups(run: Run, domain: str) -> Iterator[Group]:
 Stage: TypeAlias = Callable[[Run], None]
 STAGES: Mapping[str, Stage] = {
     "tokenizer": make_tokenizer,
-    "target": train_target,
     "drafters": train_drafters,
+    "target": train_target,
     "answers": collect_answers,
     "distil": distil_drafters,
     "export": export,

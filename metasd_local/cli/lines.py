@@ -1,0 +1,288 @@
+"""`metasd chat --lines`: the chat as lines of text, for pipes and screen readers.
+
+Answers go to stdout as they come, all else to stderr. Conversations are saved as on the screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
+
+from metasd_local.cli.output import Output
+from metasd_local.cli.surroundings import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Surroundings
+from metasd_local.errors import MetasdError, UsageError
+from metasd_local.events import TextPiece
+from metasd_local.options import Options
+from tui.conversation import Conversation
+from tui.desk import Desk
+
+if TYPE_CHECKING:
+    from metasd_local.compose import OpenPool
+    from metasd_local.replay import Recording
+    from tui.app import ChatApp
+
+LOOK_S = 0.02
+"""How often what was said is looked for."""
+MOST_LISTED = 20
+ACTIONS = ("help", "clear", "chats", "regen", "undo", "exit")
+"""Commands that are done differently without a screen."""
+SHARED = ("system", "policy", "drafters", "set", "stats", "read", "export")
+"""Commands that are the same with and without one."""
+LEAVE = "Ctrl-C once more, /exit or the end of the input leaves"
+
+
+def chat_in_lines(
+    options: Options,
+    around: Surroundings,
+    open_pool: Callable[..., OpenPool],
+    chats: Path | None,
+    recordings: Sequence[Recording] | None = None,
+) -> int:
+    """Answer line by line until the input ends, and return the exit status.
+
+    recordings: what to ask again, instead of the lines of stdin.
+    """
+    lines = Lines(options, around, open_pool, chats, recordings)
+    # A process in the background was told to ignore Ctrl-C, and goes on doing so.
+    previous = signal.getsignal(signal.SIGINT)
+    if previous != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lines.interrupt)
+    try:
+        return lines.run()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    finally:
+        lines.desk.close()
+        lines.output.end()
+        signal.signal(signal.SIGINT, previous)
+
+
+class Lines:
+    """What `tui.app.ChatApp` is to a screen; commands take the one for the other."""
+
+    def __init__(
+        self,
+        options: Options,
+        around: Surroundings,
+        open_pool: Callable[..., OpenPool],
+        chats: Path | None,
+        recordings: Sequence[Recording] | None,
+    ) -> None:
+        self.output = Output(around, streams=True)
+        self.desk = Desk(self._opening(open_pool), options, chats)
+        self.transcript = self.prompt = self
+        self._around = around
+        self._stdin = None if around.stdin is None or around.stdin.closed else around.stdin
+        self._recordings = None if recordings is None else iter(recordings)
+        self._is_awaited = bool(self._stdin and self._stdin.isatty() and recordings is None)
+        """Whether somebody types."""
+        self._attached = ""
+        self._change = ""
+        """What the models were asked to change, in words."""
+        self._num_interrupts = 0
+        self._status = DONE
+        self._is_leaving = False
+
+    def run(self) -> int:
+        """Load the models, answer what is asked, and return the exit status."""
+        self.desk.open()
+        self._wait()
+        if self.desk.setup is None:
+            return self._status
+        if isinstance(self._stdin, io.TextIOWrapper) and not self._is_awaited:
+            self._stdin.reconfigure(encoding="utf-8", errors="strict")
+        while not self._is_leaving:
+            try:
+                text = self._read() if self._recordings is None else self._read_recorded()
+                if text is None:
+                    break
+                self._do(text)
+            except MetasdError as error:
+                self._complain(str(error))
+            except KeyboardInterrupt:
+                if not self._is_awaited or self._num_interrupts > 1:
+                    raise
+                self.output.line(f"\n{LEAVE}")
+        return DONE if self._is_awaited else self._status
+
+    def interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        """Stop the answer at the first Ctrl-C, leave at the second."""
+        self._num_interrupts += 1
+        if self._num_interrupts > 1 or not self.desk.is_answering:
+            raise KeyboardInterrupt
+        self.desk.stop()
+
+    def _opening(self, open_pool: Callable[..., OpenPool]) -> Callable[..., OpenPool]:
+        """Return what opens a pool and remembers how that failed."""
+
+        def opened(*arguments: Any, **keywords: Any) -> OpenPool:
+            try:
+                return open_pool(*arguments, **keywords)
+            except UsageError:
+                self._status = WRONG_USAGE
+                raise
+
+        return opened
+
+    def _read(self) -> str | None:
+        """Return the next question; a backslash at the end of a line continues it."""
+        text = ""
+        while (line := self._read_line("… " if text else "> ")) is not None:
+            text += line
+            if not text.endswith("\\"):
+                return text
+            text = text[:-1] + "\n"
+        return text or None
+
+    def _read_recorded(self) -> str | None:
+        for recording in self._recordings or ():
+            self.desk.options = dataclasses.replace(self.desk.options, seed=recording.seed)
+            return recording.typed
+        return None
+
+    def _read_line(self, mark: str) -> str | None:
+        stdin = self._stdin
+        if stdin is None:
+            return None
+        try:
+            if stdin is sys.stdin and self._is_awaited and self._around.stdout.isatty():
+                # For `input`: lines of any length, a history, pastes of several lines.
+                import readline  # noqa: F401
+
+                line = input(mark) + "\n"
+            else:
+                if self._is_awaited:
+                    self._around.stderr.write(mark)
+                    self._around.stderr.flush()
+                line = stdin.readline()
+        except EOFError:
+            return None
+        except UnicodeDecodeError as error:
+            self._is_leaving = True
+            self._status = WRONG_USAGE
+            raise UsageError(f"stdin is no UTF-8 text: {error}") from error
+        if self._is_awaited:
+            self._num_interrupts = 0
+        return line.removesuffix("\n") if line else None
+
+    def _do(self, text: str) -> None:
+        if not text.strip():
+            return
+        if text.startswith("/"):
+            # Imported when needed: it loads what draws the screen.
+            from tui.commands import find_command, is_command
+
+            if is_command(text):
+                command, rest = find_command(text)
+                if command.name in ACTIONS:
+                    getattr(self, f"_{command.name}")(rest)
+                elif command.name in SHARED:
+                    asyncio.run(command(cast("ChatApp", self), rest))
+                else:
+                    raise UsageError(f"/{command.name} needs the screen (see /help)")
+                self._wait()
+                return
+            text = text[text.startswith("//") :]
+        self.desk.ask(self._attached + text)
+        self._attached = ""
+        self._wait()
+
+    def _wait(self) -> None:
+        """Show what happens until nothing does."""
+        while True:
+            is_busy = self.desk.is_busy
+            changes = self.desk.poll()
+            if self.desk.setup is None:
+                self.output.progress("loading", self.desk.loaded)
+            for text in changes.notices:
+                self.output.message(text)
+            self.output.show(TextPiece(changes.answer))
+            for text in changes.errors:
+                self._complain(text)
+            if changes.is_ready and self._change:
+                self.output.line(f"changed for the next answer: {self._change}")
+                self._change = ""
+            if changes.ended is not None:
+                thought = len(changes.ended.reasoning)
+                hidden = f" · reasoning, {thought:,} characters, not shown" if thought else ""
+                self.output.line(changes.ended.figures + hidden)
+            if not is_busy:
+                self.output.end()
+                return
+            time.sleep(LOOK_S)
+
+    def _complain(self, text: str) -> None:
+        self._status = self._status or FAILED
+        self.output.message(text)
+
+    # What commands use of the application
+
+    async def say(self, text: str) -> None:
+        """Show what a command has to say."""
+        self.output.line(text)
+
+    def attach(self, name: str, text: str) -> None:
+        """Send a text with the next question."""
+        self._attached += f"{name}:\n```\n{text}\n```\n\n"
+        self.output.line(f"{name}, {len(text):,} characters, goes with the next question")
+
+    def change_options(self, **changes: Any) -> None:
+        """Use other options from the next answer on. Raises MetasdError."""
+        self.desk.change(**changes)
+        self._change = ", ".join(f"{name} {value}" for name, value in changes.items())
+
+    def action_settings(self, _first: str) -> None:
+        """Show the settings."""
+        from tui.settings import SETTINGS
+
+        for option in SETTINGS:
+            value = getattr(self.desk.options, option.field)
+            said = f"default ({option.default})" if value is None else value
+            self.output.line(f"{option.name:15} {said}")
+
+    # Commands of its own
+
+    def _help(self, _: str) -> None:
+        from tui.commands import COMMANDS
+
+        for command in COMMANDS:
+            if command.name in (*ACTIONS, *SHARED):
+                usage = "[N | SEARCH]" if command.name == "chats" else command.usage
+                self.output.line(f"{f'/{command.name} {usage}':32} {command.summary}")
+        self.output.line(f"A backslash at the end of a line continues it; {LEAVE}.")
+
+    def _clear(self, _: str) -> None:
+        self._go_on_with(Conversation(system=self.desk.options.system))
+
+    def _chats(self, rest: str) -> None:
+        if rest.isdecimal():
+            self._go_on_with(self.desk.store.load(int(rest)))
+            return
+        for entry in self.desk.store.entries(rest)[:MOST_LISTED]:
+            self.output.line(f"/chats {entry.id}  {entry.title} ({entry.num_turns})")
+
+    def _go_on_with(self, chat: Conversation) -> None:
+        self.desk.chat = chat
+        self.desk.live.begin()
+        name = f"conversation {chat.title}" if chat.turns else "a new conversation"
+        self.output.line(f"{name}, {len(chat.turns)} questions")
+
+    def _regen(self, _: str) -> None:
+        turns = self.desk.chat.turns
+        if not turns:
+            raise UsageError("/regen: there is no question yet")
+        self.desk.ask(turns[-1].question, first=len(turns) - 1, new_seed=True)
+
+    def _undo(self, _: str) -> None:
+        self.output.line(f"taken back: {self.desk.undo().question}")
+
+    def _exit(self, _: str) -> None:
+        self._is_leaving = True

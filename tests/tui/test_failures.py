@@ -1,0 +1,94 @@
+"""What goes wrong is said with its reason and a way out, and costs nobody a conversation."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.tui.scripted_pool import ScriptedPool, chat_on
+from tui.store import Store
+
+
+async def test_turns_that_outgrow_the_context_are_not_sent_but_kept(tmp_path: Path) -> None:
+    pool = ScriptedPool(context_size=200)
+    async with chat_on(pool, tmp_path) as chat:
+        questions = [f"question {number}" for number in range(8)]
+        for question in questions:
+            await chat.ask(question)
+        turns = chat.app.desk.chat.turns
+        assert [turn.answer for turn in turns] == [f"You said: {each}" for each in questions]
+        assert "outgrows the context of 200 tokens" in chat.screen()
+        assert pool.last_session is not None
+        sent = [message.content for message in pool.last_session.messages][::2]
+        assert sent == questions[chat.app.desk.chat.num_dropped :]
+        assert len(sent) < len(questions)
+        assert len(chat.app.desk.store.load(chat.app.desk.chat.id or 0).turns) == len(questions)
+        await chat.ask("/edit 1")
+        chat.app.prompt.put("")
+        await chat.ask("anew")
+        assert [message.content for message in pool.last_session.messages][::2] == ["anew"]
+
+
+async def test_a_full_disk_is_explained_and_made_up_for(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        await chat.ask("one")
+        database = chat.app.desk.store._database
+        [pages] = database.execute("PRAGMA page_count").fetchone()
+        database.execute("CREATE TABLE filler (filler)")
+        database.execute(f"PRAGMA max_page_count = {pages + 1}")
+        with pytest.raises(sqlite3.OperationalError):
+            while True:
+                database.execute("INSERT INTO filler VALUES (zeroblob(100))")
+        for question in ("two", "three", "x" * 150):
+            await chat.ask(question)
+        assert len(chat.app.desk.chat.turns) == 4
+        other = Store(tmp_path / "chats.db")
+        found = other.load(chat.app.desk.chat.id or 0)
+        assert [bool(turn.answer) for turn in found.turns] == [True, True, True, False]
+        shown = " ".join(chat.screen().split())
+        assert "disk is full" in shown
+        assert "/export" in shown
+        database.execute(f"PRAGMA max_page_count = {pages + 100}")
+        await chat.ask("five")
+        answers = [turn.answer for turn in other.load(chat.app.desk.chat.id or 0).turns]
+        assert answers == [turn.answer for turn in chat.app.desk.chat.turns]
+        other.close()
+
+
+async def test_a_conversation_changed_elsewhere_is_saved_apart_and_said_to_be(
+    tmp_path: Path,
+) -> None:
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        await chat.ask("one")
+        other = Store(tmp_path / "chats.db")
+        theirs = other.load(chat.app.desk.chat.id or 0)
+        assert other.save(theirs)
+        await chat.ask("two")
+        assert "changed elsewhere: saved as another" in chat.screen()
+        lengths = sorted(len(other.load(entry.id).turns) for entry in other.entries())
+        assert lengths == [1, 2]
+        other.close()
+
+
+async def test_what_cannot_be_read_or_edited_leaves_the_prompt_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "zeros").write_bytes(b"a\0b")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    (tmp_path / "large").write_bytes(b"a" * 1_000_001)
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        for name, complaint in (
+            ("zeros", "is no text file"),
+            ("bytes", "is no text file"),
+            ("large", "1,000,001 bytes"),
+            (".", "is no text file"),
+        ):
+            line = f"/read {tmp_path}/{name}"
+            await chat.ask(line)
+            assert complaint in chat.notices
+            assert chat.app.prompt.text == line
+            chat.app.prompt.put("")
+        chat.app.prompt.put("half a question")
+        await chat.pilot.press("ctrl+g")
+        assert "cannot be lent to an editor" in chat.notices
+        assert chat.app.prompt.text == "half a question"

@@ -1,0 +1,120 @@
+"""The screen of settings: what is typed is checked in place and holds from the next answer on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from textual.widgets import Checkbox, Input, Static, TextArea
+
+from metasd_local.options import OPTIONS, Options
+from tests.tui.scripted_pool import Chat, ScriptedPool, chat_on
+from tui.settings import SETTINGS, SHOWN, SettingsScreen
+
+
+def put(chat: Chat, **values: str) -> None:
+    for field, value in values.items():
+        chat.app.screen.query_one(f"#{field}", Input).value = value
+
+
+def notice(chat: Chat) -> str:
+    return str(chat.app.screen.query_one("#notice", Static).content)
+
+
+def test_settings_are_options_and_chat_takes_them() -> None:
+    assert all(option in OPTIONS for option in SETTINGS)
+    assert all("chat" in option.commands or option.name == "pool" for option in SETTINGS)
+
+
+async def test_what_is_changed_holds_from_the_next_answer_on(tmp_path: Path) -> None:
+    """Also while an answer is given, which ends as it began."""
+    pool = ScriptedPool(hold_at=3)
+    async with chat_on(pool, tmp_path, options=Options(temperature=0.5)) as chat:
+        await chat.type("one")
+        await chat.until(pool.is_held.is_set)
+        await chat.pilot.press("f5")
+        assert chat.app.screen.query_one("#temperature", Input).value == "0.5"
+        put(chat, policy="plain", seed="7")
+        put(chat, temperature="")
+        chat.app.screen.query_one("#system", TextArea).text = "be\nbrief"
+        await chat.pilot.press("ctrl+s")
+        assert not isinstance(chat.app.screen, SettingsScreen)
+        await chat.pilot.pause()
+        assert "from the next answer on: policy = plain; temperature = default" in chat.notices
+        pool.go.set()
+        pool.hold_at = None
+        await chat.until(lambda: not chat.app.desk.is_busy and not chat.app.is_drawing)
+        await chat.ask("two")
+        first, second = (turn.stats or {} for turn in chat.app.desk.chat.turns)
+        assert (first["policy"], second["policy"]) == ("fixed:ngram", "plain")
+        assert second["seed"] == 7
+        assert pool.sessions[-1].temperature is None
+        assert pool.last_session is not None
+        assert pool.last_session.messages[0].content == "be\nbrief"
+        assert chat.app.desk.options.system is None
+
+
+async def test_what_is_wrong_is_said_in_place_and_nothing_changes(tmp_path: Path) -> None:
+    pool = ScriptedPool()
+    async with chat_on(pool, tmp_path) as chat:
+        before = chat.app.desk.options
+        await chat.pilot.press("f5")
+        screen = chat.app.screen
+        assert isinstance(screen, SettingsScreen)
+        for changes, complaint in (
+            ({"temperature": "cold"}, "temperature: found 'cold', expected a number"),
+            ({"temperature": "1", "scheme": "greedy"}, "--scheme greedy decodes at temperature 0"),
+            ({"scheme": "", "policy": "x"}, "--policy: found 'x'"),
+            ({"policy": "", "pool": "x.gguf"}, "x.gguf: there is no such file"),
+        ):
+            put(chat, **changes)
+            await chat.pilot.pause()
+            screen.action_save()
+            assert complaint in notice(chat)
+        screen.query_one(Checkbox).value = False
+        screen.action_save()
+        assert "choose at least one" in notice(chat)
+        await chat.pilot.press("escape")
+        assert chat.app.screen is not screen
+        assert chat.app.desk.options == before
+        assert len(pool.sessions) == 1
+
+
+async def test_the_lines_are_reached_by_arrows_and_explain_themselves(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        await chat.ask("/set pool")
+        for name in ("pool", "policy", "drafters", "temperature"):
+            assert SHOWN[name].help in notice(chat)
+            await chat.pilot.press("down")
+
+
+async def test_another_pool_takes_the_place_of_the_one_there_was(tmp_path: Path) -> None:
+    """One that cannot be loaded leaves the conversation, and the way back."""
+    pool = ScriptedPool(refuses="broken")
+    for name in ("other", "broken"):
+        (tmp_path / f"{name}.gguf").touch()
+    async with chat_on(pool, tmp_path, size=(120, 40)) as chat:
+        desk = chat.app.desk
+        await chat.ask("one")
+        await chat.ask(f"/set pool {tmp_path}/other.gguf")
+        assert pool.is_closed
+        assert [name for _, name in pool.opened] == [None, f"{tmp_path}/other.gguf"]
+        await chat.ask("two")
+        await chat.ask(f"/set pool {tmp_path}/broken.gguf")
+        assert "is no GGUF file" in chat.screen()
+        await chat.ask("three")
+        assert "no model is loaded: " in chat.screen()
+        assert chat.app.prompt.text == "three"
+        assert [turn.answer for turn in desk.chat.turns] == ["You said: one", "You said: two"]
+        chat.app.prompt.put("/set seed 1")
+        await chat.ask("")
+        assert pool.opened[-1][1] == f"{tmp_path}/other.gguf"
+        await chat.ask("three")
+        assert desk.chat.turns[-1].answer == "You said: three"
+
+
+async def test_the_theme_is_remembered(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        chat.app.theme = "nord"
+        await chat.pilot.pause()
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        assert chat.app.theme == "nord"

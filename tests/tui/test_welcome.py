@@ -1,0 +1,30 @@
+"""What an empty conversation shows, and what it offers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.tui.scripted_pool import ScriptedPool, chat_on
+from tui.welcome import EXAMPLES
+
+
+async def test_the_demo_models_offer_examples_and_name_the_way_to_others(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(name="starter"), tmp_path, size=(120, 40)) as chat:
+        screen = chat.screen()
+        assert "demo models" in screen
+        assert "metasd ~/model.gguf --drafters" in screen
+        assert "MB on disk" in screen
+        await chat.pilot.press("tab", "down", "down", "enter")
+        assert chat.app.prompt.text == EXAMPLES[2]
+        assert chat.app.focused is chat.app.prompt
+        await chat.pilot.press("enter")
+        await chat.until(lambda: chat.app.desk.chat.turns and not chat.app.desk.is_busy)
+        assert "demo models" not in chat.screen()
+        await chat.ask("/clear")
+        assert "demo models" in chat.screen()
+
+
+async def test_another_pool_is_just_named(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        assert "scripted" in chat.screen()
+        assert "demo models" not in chat.screen()

@@ -1,0 +1,182 @@
+"""`auto`: what it must choose, what it must leave, and what it may spend on finding out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from metasd_local.costs import CostCurve, RunningCosts
+from metasd_local.lab.simulate import DEFAULT_CURVE, Play, Replay, simulate
+from metasd_local.lab.traces import Trace
+from metasd_local.protocols import PLAIN, Choice, Evidence, Offer, RoundFeedback
+from metasd_local.selection.auto import CARRIED_TOKENS, AutoPolicy
+from metasd_local.selection.survival import DISCOUNT, Survival
+
+CURVE = CostCurve({1: 0.010, 2: 0.012, 4: 0.015, 9: 0.025})
+READY = Offer(unread=0, match_length=None)
+
+
+def auto(curve: CostCurve = CURVE, window: int = 8) -> AutoPolicy:
+    return AutoPolicy(RunningCosts(curve), window=window)
+
+
+def play(policy: AutoPolicy, chances: dict[str, float], num_tokens: int, seed: int = 0) -> Play:
+    """Decode an answer in which every drafter matches with a chance of its own."""
+    rng = np.random.default_rng(seed)
+    arms = (PLAIN, *chances)
+    probabilities = np.array([[0.0, *chances.values()]]).T.repeat(num_tokens, axis=1)
+    has_draft = np.ones(probabilities.shape, dtype=np.bool_)
+    has_draft[0] = False
+    matches = rng.random(probabilities.shape) < probabilities
+    trace = Trace(arms, probabilities, matches, has_draft)
+    return Replay(trace, CURVE).play_policy(policy, num_tokens=num_tokens)
+
+
+def shares(done: Play, num_arms: int) -> list[float]:
+    """Return the share of the rounds of every arm."""
+    return list(np.bincount(done.arms, minlength=num_arms) / len(done.arms))
+
+
+def round_of(emitted: int = 1, **fields: object) -> RoundFeedback:
+    given: dict[str, object] = {
+        "window": 0,
+        "drafted": 0,
+        "accepted": 0,
+        "emitted": emitted,
+        "catch_up_s": 0.0,
+        "draft_s": 0.0,
+        "verify_s": 0.01,
+        "overlaps": lambda: np.empty(0),
+    }
+    return RoundFeedback(**(given | fields))  # type: ignore[arg-type]
+
+
+def test_useless_drafters_leave_plain_decoding_as_fast_as_it_was() -> None:
+    done = play(auto(), dict.fromkeys("abcd", 0.02), 600)
+    assert done.seconds.sum() < 1.05 * 600 * CURVE.seconds(1)
+    assert shares(done, 5)[0] > 0.95
+
+
+def test_the_best_of_many_is_found_and_kept() -> None:
+    done = play(auto(), {"a": 0.3, "b": 0.85, "c": 0.4, "d": 0.2, "e": 0.5}, 600)
+    assert shares(done, 6)[2] > 0.75
+
+
+def test_where_every_token_costs_a_whole_round_nothing_is_drafted() -> None:
+    steep = CostCurve({1: 0.010, 9: 0.090})
+    policy = auto(steep)
+    policy.begin((PLAIN, "good"))
+    for _ in range(40):
+        choice = policy.choose(lambda _: READY)
+        evidence = {name: Evidence([0.7] * 4) for name in choice.evaluated}
+        policy.observe(choice.arm, round_of(evidence=evidence))
+    assert choice.arm == PLAIN
+
+
+def test_the_first_token_waits_for_no_drafter() -> None:
+    policy = auto()
+    for _ in range(3):
+        policy.begin((PLAIN, "a", "b"))
+        assert policy.choose(lambda _: Offer(50, None)).arm == PLAIN
+        policy.observe(PLAIN, round_of())
+
+
+def test_without_a_known_cost_it_decodes_plainly_until_there_is_one() -> None:
+    costs = RunningCosts()
+    policy = AutoPolicy(costs, window=8)
+    policy.begin((PLAIN, "a"))
+    assert policy.choose(lambda _: READY) == Choice(PLAIN, 1)
+    assert policy.scores() == {}
+
+
+@pytest.mark.parametrize("num_drafters", [2, 8])
+def test_evaluating_costs_the_same_small_share_however_many_are_idle(num_drafters: int) -> None:
+    chances = {f"d{number}": 0.5 for number in range(num_drafters)}
+    policy = auto()
+    policy.begin((PLAIN, *chances))
+    spent_s = decoded_s = 0.0
+    for _ in range(2000):
+        choice = policy.choose(lambda _: Offer(40, None))
+        evidence = {name: Evidence([1.0, 0.0] * 8, seconds=0.004) for name in choice.evaluated}
+        feedback = round_of(evidence=evidence)
+        spent_s += 0.004 * len(evidence)
+        decoded_s += feedback.seconds
+        policy.observe(PLAIN, feedback)
+    assert 0.005 < spent_s / decoded_s < 0.03
+
+
+def test_only_tokens_worth_verifying_are_kept() -> None:
+    policy = auto()
+    policy.begin((PLAIN, "a"))
+    policy.choose(lambda _: READY)
+    sure, unsure = [1.0] * 30, [0.0] * 30
+    seen = Evidence([*sure, *unsure], margins=[5.0] * 30 + [0.1] * 30)
+    policy.observe(PLAIN, round_of(emitted=70, evidence={"a": seen}))
+    choice = policy.choose(lambda _: READY)
+    assert choice.arm == "a"
+    assert choice.keeps is not None
+    assert [choice.keeps(margin) for margin in (5.0, 5.0, 0.1)] == [True, True, False]
+
+
+def test_little_is_carried_over_to_the_next_answer() -> None:
+    policy = auto()
+    play(policy, {"a": 0.9, "b": 0.1}, 400)
+    first = play(policy, {"a": 0.1, "b": 0.9}, 400, seed=1)
+    assert shares(first, 3)[2] > 0.6
+    assert CARRIED_TOKENS < 20
+
+
+def test_a_switch_of_topic_is_followed_and_beats_every_fixed_choice() -> None:
+    found = simulate(
+        {"auto": lambda _: AutoPolicy(RunningCosts(DEFAULT_CURVE), window=8)},
+        arms=(4,),
+        lengths=(600,),
+        num_answers=10,
+    )
+    by_setting = {
+        (each.policy, each.has_switch): each.of_best_fixed
+        for each in found.results
+        if each.num_tokens == 600
+    }
+    assert by_setting["auto", True] > 1.1
+    assert by_setting["auto", False] > 1.0
+
+
+def test_survival_counts_fade_and_unknown_tokens_tell_nothing() -> None:
+    survival = Survival((1.0,), (0.5, 0.5))
+    survival.observe([1.0, math.nan, 0.0], [0.0, 0.0, 2.0])
+    assert survival.num_tokens == pytest.approx(1.0 + DISCOUNT)
+    # Six tokens of the whole, which is 2 + DISCOUNT matches of 2 + (1 + DISCOUNT) / 2 expected.
+    whole = (2.0 + DISCOUNT) / (2.0 + (1.0 + DISCOUNT) / 2) * 0.5
+    assert survival.chance(0.0) == pytest.approx((DISCOUNT + 6 * whole) / (DISCOUNT + 6))
+    assert survival.chance(2.0) == pytest.approx(6 * whole / 7)
+
+
+def test_survival_learns_the_chance_of_every_level() -> None:
+    rng = np.random.default_rng(0)
+    survival = Survival((1.0, 2.0), (0.5, 0.5, 0.5))
+    for _ in range(300):
+        confidence = float(rng.uniform(0, 3))
+        survival.observe([float(rng.random() < (0.1, 0.5, 0.9)[int(confidence)])], [confidence])
+    assert survival.chance(0.5) < 0.35
+    assert survival.chance(2.5) > 0.75
+    assert survival.num_tokens < 1 / (1 - DISCOUNT)
+
+
+def test_survival_weights_never_overflow() -> None:
+    survival = Survival((1.0,), (0.5, 0.5))
+    for _ in range(40):
+        survival.observe([1.0] * 200, [0.0] * 200)
+    assert survival.chance(0.0) > 0.9
+    assert survival.num_tokens == pytest.approx(1 / (1 - DISCOUNT), rel=1e-3)
+
+
+def test_survival_keeps_no_more_evidence_than_it_is_capped_to() -> None:
+    survival = Survival((1.0,), (0.5, 0.5))
+    survival.observe([1.0] * 40, [0.0] * 40)
+    survival.cap(12.0)
+    assert survival.num_tokens == pytest.approx(12.0)
+    survival.cap(20.0)
+    assert survival.num_tokens == pytest.approx(12.0)
