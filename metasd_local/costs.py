@@ -138,6 +138,7 @@ class RunningCosts:
         self._shape = curve or PRIOR_SHAPE
         self._estimates: dict[int, float] = {}
         self._num_slow = 0
+        self._last_size = 0
 
     @property
     def is_measured(self) -> bool:
@@ -159,7 +160,9 @@ class RunningCosts:
         return shape * sum(known.values()) / sum(map(self._shape.seconds, known))
 
     def observe(self, num_tokens: int, seconds: float) -> None:
-        """Learn from one call."""
+        """Learn from one call, unless only its size is new: then it built a graph first."""
+        is_typical = num_tokens == self._last_size or num_tokens not in self._estimates
+        self._last_size = num_tokens
         expected = self._estimates.get(num_tokens) or self.seconds(num_tokens) or seconds
         rate = LEARNING_RATE
         if seconds > SLOW * expected:
@@ -167,8 +170,9 @@ class RunningCosts:
             rate = SLOW_LEARNING_RATE
         elif self._num_slow:
             self._num_slow -= 1
-        bounded = min(max(seconds, expected / MOST_CHANGE), expected * MOST_CHANGE)
-        self._estimates[num_tokens] = expected + rate * (bounded - expected)
+        if is_typical:
+            bounded = min(max(seconds, expected / MOST_CHANGE), expected * MOST_CHANGE)
+            self._estimates[num_tokens] = expected + rate * (bounded - expected)
 
     @property
     def is_slow(self) -> bool:

@@ -17,6 +17,15 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from metasd_local.laws import (
+    Laws,
+    Said,
+    check_position,
+    margin_of_shares,
+    margins_of,
+    probability_of,
+    weigh,
+)
 from metasd_local.protocols import (
     Draft,
     Logits,
@@ -26,11 +35,6 @@ from metasd_local.protocols import (
     Verdict,
 )
 from metasd_local.sampling import KeyedNoise, SamplerChain, SamplerSettings, Survivors, TokenIds
-
-# Single precision reaches exp(88): most rows need not be shifted first, which saves a pass.
-_LARGEST_PLAIN_EXPONENT = 40.0
-
-_NOTHING = Survivors(np.empty(0, np.int64), np.empty(0))
 
 Chance: TypeAlias = Callable[[Probabilities], int]
 """Draw a uniform number from [0, 1) and return how many of the ascending edges it reaches."""
@@ -64,19 +68,19 @@ class Greedy:
         self._target_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
         self._drafter_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
         self._context: Sequence[int] = ()
-        self._said = _Said(())
+        self._said = Said(())
         self._rows = np.empty((0, vocab_size), np.float32)
         """Those of the last `draft` or `matches`."""
 
     def begin(self, seed: int, context: list[int]) -> None:
         """Start a generation after `context`; there is nothing to seed."""
         self._context = context
-        self._said = _Said(context)
+        self._said = Said(context)
 
     def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
         """Return the drafter's likeliest token."""
         position, size = len(drafted), len(logits)
-        _check_position(position, len(self._drafter_sizes))
+        check_position(position, len(self._drafter_sizes))
         if self._keeps_rows:
             self._drafter_rows[position][:size] = logits
             self._drafter_sizes[position] = size
@@ -95,13 +99,13 @@ class Greedy:
         assert self._keeps_rows, "overlaps need the drafters' rows"
         overlaps = np.empty(num_positions)  # (num_positions,)
         for i in range(num_positions):
-            target_weights, target_sum = _weigh(rows[i], self._target_weights)
+            target_weights, target_sum = weigh(rows[i], self._target_weights)
             if draft.is_point_mass:
                 overlaps[i] = target_weights[draft.tokens[i]] / target_sum
                 continue
             size = self._drafter_sizes[i]
             drafter_row = self._drafter_rows[i][:size]
-            drafter_weights, drafter_sum = _weigh(drafter_row, self._drafter_weights[:size])
+            drafter_weights, drafter_sum = weigh(drafter_row, self._drafter_weights[:size])
             # Scaling one side replaces dividing both.
             drafter_weights *= target_sum / drafter_sum
             common = np.minimum(target_weights[:size], drafter_weights, out=drafter_weights)
@@ -119,7 +123,7 @@ class Greedy:
 
     def margins(self) -> Sequence[float]:
         """Return highest less second highest logit, without the penalty."""
-        return _margins(self._rows)
+        return margins_of(self._rows)
 
 
 class Coupled:
@@ -135,10 +139,10 @@ class Coupled:
     def __init__(self, settings: SamplerSettings, vocab_size: int, max_window: int) -> None:
         self._chain = SamplerChain(settings, vocab_size)
         self._noise = KeyedNoise(vocab_size)
-        self._laws = _Laws(vocab_size, max_window)
+        self._laws = Laws(vocab_size, max_window)
         self._seed = 0
         self._context: Sequence[int] = ()
-        self._said = _Said(())
+        self._said = Said(())
         self._shares: list[Probabilities] = []
         """What the draws since the last `draft` or `matches` were decided by."""
 
@@ -146,7 +150,7 @@ class Coupled:
         """Start a generation whose noise is keyed by `seed`."""
         self._seed = seed
         self._context = context
-        self._said = _Said(context)
+        self._said = Said(context)
 
     def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
         """Draw from the drafter's law with the noise the target will use there."""
@@ -180,7 +184,7 @@ class Coupled:
 
     def margins(self) -> Sequence[float]:
         """Return by how much the drawn tokens' noisy logarithms of probability are the highest."""
-        return [_margin_of_shares(shares) for shares in self._shares]
+        return [margin_of_shares(shares) for shares in self._shares]
 
     def _draw_all(self, rows: Logits, first: int) -> list[int]:
         """Return one token for every row; row i stands at position `first + i`."""
@@ -217,14 +221,14 @@ class Match:
         self._target_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
         self._context: Sequence[int] = ()
         self._tail: Sequence[int] = ()
-        self._said = _Said(())
+        self._said = Said(())
         self._rows = np.empty((0, vocab_size), np.float32)
         """Those of the last `draft` or `matches`."""
 
     def begin(self, seed: int, context: list[int]) -> None:
         """Start a generation; the sampler sees `context` as it is now."""
         self._context = context
-        self._said = _Said(context)
+        self._said = Said(context)
         self._sampler.begin(seed, context)
 
     def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
@@ -243,11 +247,11 @@ class Match:
         tokens = draft.tokens
         for i in range(num_positions):
             if self._is_greedy:
-                weights, total = _weigh(rows[i], self._target_weights)
+                weights, total = weigh(rows[i], self._target_weights)
                 overlaps[i] = weights[tokens[i]] / total
             else:
                 law = self._chain.survivors(rows[i], self._tail, tokens[:i])
-                overlaps[i] = _probability(law, tokens[i])
+                overlaps[i] = probability_of(law, tokens[i])
         return overlaps
 
     def expect(self, rows: Logits, first: int) -> None:
@@ -261,7 +265,7 @@ class Match:
 
     def margins(self) -> Sequence[float]:
         """Return highest less second highest logit, without the penalty."""
-        return _margins(self._rows)
+        return margins_of(self._rows)
 
 
 class Rejection:
@@ -283,7 +287,7 @@ class Rejection:
         chance: Callable[[int], Chance] = seeded_chance,
     ) -> None:
         self._chain = SamplerChain(settings, vocab_size)
-        self._laws = _Laws(vocab_size, max_window)
+        self._laws = Laws(vocab_size, max_window)
         self._seeded_chance = chance
         self._chance = chance(0)
         self._num_drawn = 0
@@ -320,8 +324,8 @@ class Rejection:
             target = self._chain.survivors(rows[i], self._context, tokens[:i])
             self._laws.store_target(i, target)
             drafter = self._laws.drafter(i, draft)
-            probability = _probability(target, token)
-            ratio = probability / _probability(drafter, token)
+            probability = probability_of(target, token)
+            ratio = probability / probability_of(drafter, token)
             if ratio >= 1.0 or self._chance(np.array([ratio])) == 0:
                 self._emitted.append(probability)
                 continue
@@ -355,7 +359,7 @@ class Rejection:
             law = self._chain.survivors_after(row, self._context, position)
             index = position - self._num_prompt_tokens
             if index >= 0:
-                ratio = _probability(law, self._context[position]) / self._emitted[index]
+                ratio = probability_of(law, self._context[position]) / self._emitted[index]
                 matches.append(min(1.0, ratio))
             elif position in self._expected:
                 target = self._expected[position]
@@ -374,7 +378,7 @@ class Rejection:
     ) -> Verdict:
         """Draw the token after the accepted ones and note its probability."""
         token = self._draw(target.token_ids, weights)
-        self._emitted.append(_probability(target, token))
+        self._emitted.append(probability_of(target, token))
         return Verdict(accepted, token, kind)
 
     def _draw(self, token_ids: TokenIds, weights: NDArray[np.float64]) -> int:
@@ -385,70 +389,6 @@ class Rejection:
         return int(token_ids[self._chance(sums[:-1])])
 
 
-class _Said:
-    """What the target said: the tokens of the answer, and some noted at the end of the prompt."""
-
-    def __init__(self, context: Sequence[int]) -> None:
-        self._context = context
-        self._num_prompt_tokens = len(context)
-        self._expected: dict[int, int] = {}
-
-    def expect(self, tokens: Sequence[int], first: int) -> None:
-        """Note tokens inside the prompt, from position `first` on."""
-        self._expected = dict(enumerate(tokens, first))
-
-    def compare(self, first: int, tokens: Sequence[int]) -> Sequence[float]:
-        """Tell which of `tokens`, from position `first` on, the target said too: 1, 0 or NaN."""
-        return [self._agree(position, token) for position, token in enumerate(tokens, first)]
-
-    def _agree(self, position: int, token: int) -> float:
-        if position >= self._num_prompt_tokens:
-            return float(self._context[position] == token)
-        expected = self._expected.get(position)
-        return math.nan if expected is None else float(expected == token)
-
-
-class _Laws:
-    """The laws of target and drafter in one round, position by position, until the next one."""
-
-    def __init__(self, vocab_size: int, max_window: int) -> None:
-        self._drafters: list[Survivors] = [_NOTHING] * max_window
-        # The target also has a law after the last draft token.
-        self._targets = [_NOTHING] * (max_window + 1)
-        self._by_id = np.zeros(vocab_size)  # (vocab_size,) float64, zero between calls
-
-    def store_target(self, position: int, law: Survivors) -> None:
-        """Remember the target's law at a position."""
-        self._targets[position] = law
-
-    def store_drafter(self, position: int, law: Survivors) -> None:
-        """Remember the law the draft token at a position is drawn from."""
-        _check_position(position, len(self._drafters))
-        self._drafters[position] = law
-
-    def drafter(self, position: int, draft: Draft) -> Survivors:
-        """Return the law the draft token at a position was drawn from."""
-        if draft.is_point_mass:
-            return Survivors(np.array([draft.tokens[position]]), np.ones(1))
-        return self._drafters[position]
-
-    def align(self, law: Survivors, token_ids: TokenIds) -> Probabilities:
-        """Return the probabilities of `token_ids` under `law`."""
-        self._by_id[law.token_ids] = law.probabilities
-        aligned = self._by_id[token_ids]
-        self._by_id[law.token_ids] = 0.0
-        return aligned
-
-    def overlaps(self, draft: Draft, num_positions: int) -> Probabilities:
-        """Return 1 - TV at the first positions; the target's law must have been stored there."""
-        overlaps = np.empty(num_positions)  # (num_positions,)
-        for i in range(num_positions):
-            target = self._targets[i]
-            aligned = self.align(self.drafter(i, draft), target.token_ids)
-            overlaps[i] = np.add.reduce(np.minimum(target.probabilities, aligned))
-        return overlaps
-
-
 def _accept_equal(tokens: Sequence[int], choose: Callable[[int], int]) -> Verdict:
     """Accept tokens while the target's own choice, made in order, equals them."""
     for i, token in enumerate(tokens):
@@ -456,49 +396,3 @@ def _accept_equal(tokens: Sequence[int], choose: Callable[[int], int]) -> Verdic
         if own != token:
             return Verdict(i, own, "recovered")
     return Verdict(len(tokens), choose(len(tokens)), "bonus")
-
-
-def _margins(rows: Logits) -> Sequence[float]:
-    """Return highest less second highest of every row; `rows` is changed for a moment."""
-    if len(rows) == 1:
-        row = rows[0]
-        best = row.argmax()
-        highest = row[best]
-        row[best] = -np.inf
-        margin = float(highest - row[row.argmax()])
-        row[best] = highest
-        return [margin]
-    index = np.arange(len(rows))
-    best = rows.argmax(axis=1)
-    highest = rows[index, best]
-    rows[index, best] = -np.inf
-    margins: list[float] = (highest - rows.max(axis=1)).tolist()
-    rows[index, best] = highest
-    return margins
-
-
-def _margin_of_shares(shares: Probabilities) -> float:
-    if len(shares) == 1:
-        return math.inf
-    second, highest = np.partition(shares, -2)[-2:].tolist()
-    return math.log(highest / second) if second > 0.0 else math.inf
-
-
-def _check_position(position: int, max_window: int) -> None:
-    assert position < max_window, f"draft longer than the window of {max_window}"
-
-
-def _probability(law: Survivors, token: int) -> float:
-    """Return the probability of a token, 0 if it did not survive."""
-    return float(law.probabilities[law.token_ids == token].sum())
-
-
-def _weigh(logits: Logits, out: Logits) -> tuple[Logits, np.float32]:
-    """Write what is proportional to the softmax to `out`; return it and its sum."""
-    peak = logits[logits.argmax()]
-    if abs(peak) < _LARGEST_PLAIN_EXPONENT:
-        np.exp(logits, out=out)
-    else:
-        np.subtract(logits, peak, out=out)
-        np.exp(out, out=out)
-    return out, np.add.reduce(out)

@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "protocols": {"numpy"},
     # What decides and what counts: no model, no text
     "sampling": {"protocols", "errors", "numpy"},
-    "verify": {"protocols", "events", "errors", "sampling", "numpy"},
+    "laws": {"protocols", "sampling", "numpy"},
+    "verify": {"protocols", "events", "errors", "sampling", "laws", "numpy"},
     "costs": {"protocols", "errors", "numpy"},
     "stats": {"events", "errors", "numpy"},
     "trace": {"events", "errors"},

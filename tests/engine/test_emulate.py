@@ -17,7 +17,8 @@ from metasd_local.bench.schedule import WARM_UP
 from metasd_local.errors import UsageError
 from metasd_local.events import Event, GenerationDone, PromptRead, RoundDone
 from metasd_local.interrupt import Interrupt
-from metasd_local.lab.emulate import NUM_PSEUDO_POSITIONS, Emulation, draw_answer, emulated_prompts
+from metasd_local.lab.emulate import Emulation, emulated_prompts
+from metasd_local.lab.fates import NUM_PSEUDO_POSITIONS, draw_answer
 from metasd_local.lab.profile import Profile, find_profile, read_profile
 from metasd_local.protocols import Draft, Logits, Probabilities, Scheme, Verdict
 from metasd_local.sampling import SamplerSettings

@@ -195,3 +195,15 @@ def test_a_curve_measured_later_replaces_what_was_learned() -> None:
     costs.observe(4, 1.0)
     assert costs.seconds(4) == pytest.approx(0.55)
     assert costs.seconds(1) == pytest.approx(0.275)
+
+
+def test_a_call_of_another_size_than_the_last_changes_no_estimate() -> None:
+    """It has to build its graph first, which a call of the same size uses again."""
+    costs = RunningCosts(CostCurve({1: 0.01, 4: 0.02}))
+    for _ in range(30):
+        costs.observe(1, 0.01)
+    costs.observe(4, 0.02)
+    costs.observe(1, 0.018)
+    assert costs.seconds(1) == pytest.approx(0.01)
+    costs.observe(1, 0.018)
+    assert costs.seconds(1) != pytest.approx(0.01)
