@@ -39,13 +39,16 @@ from metasd_local.lab.profile import Profile
 from metasd_local.options import MAX_WINDOW, Options
 from metasd_local.plan import Plan, find_pool, make_plan
 from metasd_local.protocols import NGRAM, Drafter, Scheme
+from metasd_local.selection.experience import Experience
 from metasd_local.selection.factory import is_informed, needs_overlaps
 from metasd_local.session import Session, Setup
+from metasd_local.state import read_state, write_entry
 from metasd_local.template import ChatTemplate
 from metasd_local.verify import Coupled, Greedy, Match, Rejection
 
 LARGEST_DEFAULT_CONTEXT = 8192
 SMALLEST_DEFAULT_CONTEXT = 512
+COSTS_FILE, PROFILE_FILE = "costs.json", "profile.json"
 MAX_ROWS = 33
 """Most logits rows of the target: the widest batch of a measured cost curve."""
 QUICK_SIZES, QUICK_DEPTH, QUICK_BUDGET_S = (1, 2, 4, 6, 9), 128, 0.5
@@ -66,7 +69,8 @@ class OpenPool:
         notices: Sequence[str],
         loader: Loader,
         resources: ExitStack,
-        costs_path: Path | None,
+        state_path: Path | None,
+        is_fresh: bool,
     ) -> None:
         self.target = target
         self.drafters = drafters
@@ -79,9 +83,14 @@ class OpenPool:
         self._weights = weights
         self._drafter_weights = drafter_weights
         self._loader = loader
-        self._costs_path = costs_path
+        self._costs_path = state_path and state_path / COSTS_FILE
         self._costs_key = _costs_key(weights.info, loader.num_threads)
-        self.costs = RunningCosts(read_curve(costs_path, self._costs_key) if costs_path else None)
+        path = self._costs_path
+        self.costs = RunningCosts(read_curve(path, self._costs_key) if path else None)
+        self._profile_path = None if is_fresh else state_path and state_path / PROFILE_FILE
+        known = read_state(self._profile_path) if self._profile_path else {}
+        self._experience = Experience(known.get(self._costs_key))
+        resources.callback(self._keep_experience)
 
     def session(self, options: Options, resources: ExitStack | None = None) -> Session:
         """Start a conversation with the policy, scheme and sampling of `options`.
@@ -89,7 +98,7 @@ class OpenPool:
         Of the loaded drafters it has those that `options` and the policy can use. `resources`
         are freed when it is closed. Raises UsageError.
         """
-        plan = make_plan(options, self._pool, self.costs)
+        plan = make_plan(options, self._pool, self.costs, self._experience)
         wanted = {source.name for source in plan.sources.models}
         wanted |= {NGRAM} if plan.sources.has_ngram else set()
         chosen = [drafter for drafter in self.drafters if drafter.name in wanted]
@@ -154,6 +163,10 @@ class OpenPool:
         self.costs.use(curve)
         self.keep_curve(curve)
 
+    def _keep_experience(self) -> None:
+        if self._profile_path is not None and not self._experience.is_empty:
+            write_entry(self._profile_path, self._costs_key, self._experience.to_json())
+
     def _watch(self, num_tokens: int, seconds: float) -> str | None:
         """Learn the cost of a verification; give up a thread if the machine has become busy."""
         self.costs.observe(num_tokens, seconds)
@@ -213,10 +226,10 @@ def open_session(
     pool: str | None = None,
     *,
     on_progress: Callable[[float], bool] | None = None,
-    costs_path: Path | None = None,
+    state_path: Path | None = None,
 ) -> Session:
     """Load what one session needs; closing the session frees it. See `open_pool`."""
-    opened = open_pool(options, pool, on_progress=on_progress, costs_path=costs_path)
+    opened = open_pool(options, pool, on_progress=on_progress, state_path=state_path)
     return opened.session(options, opened.resources)
 
 
@@ -225,14 +238,14 @@ def open_pool(
     pool: str | None = None,
     *,
     on_progress: Callable[[float], bool] | None = None,
-    costs_path: Path | None = None,
+    state_path: Path | None = None,
 ) -> OpenPool:
     """Load the target of a pool and the drafters that the policy of `options` can use.
 
     What cannot work is refused before anything is loaded.
     on_progress: told the loaded share of all files, in [0, 1]; loading is cancelled when it
     returns False.
-    costs_path: file of cost curves measured before.
+    state_path: folder of what was measured and learned before; None: nothing is, or will be kept.
     Raises UsageError, ModelError, BackendError and Cancelled.
     """
     wanted = find_pool(pool or options.pool)
@@ -290,7 +303,8 @@ def open_pool(
             notices=notices,
             loader=loader,
             resources=resources.pop_all(),
-            costs_path=costs_path,
+            state_path=state_path,
+            is_fresh=bool(options.fresh),
         )
 
 

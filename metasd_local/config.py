@@ -32,9 +32,9 @@ def memory_path(environment: Mapping[str, str]) -> Path:
     return _base(environment, "XDG_STATE_HOME", "~/.local/state") / "chat.json"
 
 
-def costs_path(environment: Mapping[str, str]) -> Path:
-    """Return where measured cost curves are kept."""
-    return _base(environment, "XDG_STATE_HOME", "~/.local/state") / "costs.json"
+def state_path(environment: Mapping[str, str]) -> Path:
+    """Return the folder of what is measured and learned of pools."""
+    return _base(environment, "XDG_STATE_HOME", "~/.local/state")
 
 
 def _base(environment: Mapping[str, str], variable: str, default: str) -> Path:

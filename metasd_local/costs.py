@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from metasd_local.protocols import TokenModel
-
-logger = logging.getLogger(__name__)
+from metasd_local.state import read_state, write_entry
 
 CURVE_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 17, 24, 32, 33)
 """Where kernels are known to change their pace, and every n a small window needs."""
@@ -86,7 +82,7 @@ def measure_curve(
 
 def read_curve(path: Path, key: str) -> CostCurve | None:
     """Return the curve kept under a key, None if there is none or the file cannot be read."""
-    points: Any = _read_all(path).get(key)
+    points: Any = read_state(path).get(key)
     try:
         curve = {int(size): float(seconds) for size, seconds in points.items()}
     except (AttributeError, TypeError, ValueError):
@@ -96,25 +92,8 @@ def read_curve(path: Path, key: str) -> CostCurve | None:
 
 
 def write_curve(path: Path, key: str, curve: CostCurve) -> None:
-    """Keep a curve under a key, for this user alone; what cannot be written is only logged."""
-    document = _read_all(path)
-    document[key] = {str(size): seconds for size, seconds in curve.points.items()}
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch(mode=0o600)
-        partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        logger.warning("%s: the cost curve is not kept: %s", path, error.strerror)
-
-
-def _read_all(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
+    """Keep a curve under a key."""
+    write_entry(path, key, {str(size): seconds for size, seconds in curve.points.items()})
 
 
 PRIOR_SHAPE = CostCurve({1: 1.0, 2: 1.6, 4: 2.4, 8: 4.0, 16: 7.0})

@@ -59,6 +59,7 @@ class Options:
     """One of SCHEMES."""
     seed: int | None = None
     """0 to MAX_SEED."""
+    fresh: bool | None = None
     system: str | None = None
     stop: tuple[str, ...] | None = None
     """At least one, none of them empty."""
@@ -233,6 +234,7 @@ OPTIONS = (
             ("bench", "verify", "lab simulate", "lab emulate", "lab make-pair"), "0"
         ),
     ),
+    Option("fresh", SWITCH, "", "forget what was learned of the pool in earlier sessions"),
     Option("system", TEXT, "TEXT", "system prompt"),
     Option("stop", TEXTS, "TEXT", "end before this text; may be repeated"),
     Option("think", SWITCH, "", "ask for reasoning, or for none", "the model's own habit"),

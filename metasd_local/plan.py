@@ -12,6 +12,7 @@ from metasd_local.errors import UsageError
 from metasd_local.options import Options, nearest_hint
 from metasd_local.protocols import NGRAM, PLAIN, Policy
 from metasd_local.sampling import SamplerSettings
+from metasd_local.selection.experience import Experience
 from metasd_local.selection.factory import DEFAULT_POLICY, make_policy, policy_window
 from metasd_local.selection.specification import PolicySpecification, parse_policy
 
@@ -44,14 +45,19 @@ class Plan:
     sources: Sources
 
 
-def make_plan(options: Options, pool: Pool, costs: RunningCosts | None = None) -> Plan:
+def make_plan(
+    options: Options,
+    pool: Pool,
+    costs: RunningCosts | None = None,
+    experience: Experience | None = None,
+) -> Plan:
     """Settle what the options leave open; raise UsageError for what cannot be.
 
-    costs: the target's, for a policy that reckons with them.
+    costs, experience: for a policy that reckons with them.
     """
     specification = parse_policy(options.policy or DEFAULT_POLICY)
     window = policy_window(specification, options.window)
-    policy = make_policy(specification, window, options.seed, costs or RunningCosts())
+    policy = make_policy(specification, window, options.seed, costs or RunningCosts(), experience)
     sampling = _settle_sampling(options, pool)
     return Plan(
         specification=specification,

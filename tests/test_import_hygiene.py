@@ -27,7 +27,8 @@ ALLOWED: dict[str, set[str]] = {
     "sampling": {"protocols", "errors", "numpy"},
     "laws": {"protocols", "sampling", "numpy"},
     "verify": {"protocols", "events", "errors", "sampling", "laws", "numpy"},
-    "costs": {"protocols", "errors", "numpy"},
+    "state": set(),
+    "costs": {"protocols", "errors", "state", "numpy"},
     "stats": {"events", "errors", "numpy"},
     "trace": {"events", "errors"},
     # Behind the seams
@@ -62,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
         *CORE,
         *("backend", "drafters", "selection"),
         *("catalogue", "options", "plan", "template", "starter"),
-        *("verify", "sampling", "costs", "engine", "session", "lab"),
+        *("verify", "sampling", "costs", "state", "engine", "session", "lab"),
         "numpy",
     },
     "replay": {"trace", "events", "errors", "options", "sampling", "session"},

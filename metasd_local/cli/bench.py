@@ -74,7 +74,7 @@ def own_options(options: Options, typed: Mapping[str, Any]) -> Options:
     """Return the options without what a chat was configured to, at temperature 0 if not typed."""
     unsaid: dict[str, Any] = {name: None for name in SAID_HERE if name not in typed}
     options = dataclasses.replace(options, **unsaid)
-    return dataclasses.replace(options, temperature=options.temperature or 0.0)
+    return dataclasses.replace(options, temperature=options.temperature or 0.0, fresh=True)
 
 
 def choose_policies(options: Options, arms: Sequence[str]) -> Sequence[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from metasd_local.config import costs_path
+from metasd_local.config import state_path
 
 if TYPE_CHECKING:
     from metasd_local.compose import OpenPool
@@ -49,12 +49,12 @@ def process_surroundings() -> Surroundings:
     def open_session(*arguments: Any, **keywords: Any) -> Session:
         from metasd_local.compose import open_session
 
-        return open_session(*arguments, **keywords, costs_path=costs_path(os.environ))
+        return open_session(*arguments, **keywords, state_path=state_path(os.environ))
 
     def open_pool(*arguments: Any, **keywords: Any) -> OpenPool:
         from metasd_local.compose import open_pool
 
-        return open_pool(*arguments, **keywords, costs_path=costs_path(os.environ))
+        return open_pool(*arguments, **keywords, state_path=state_path(os.environ))
 
     def names_pool(text: str) -> bool:
         from metasd_local.plan import names_pool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -29,7 +30,8 @@ def verify(options: Options, words: Sequence[str], around: Surroundings) -> int:
             output.progress(what, share)
             return not interrupts.has_happened
 
-        pool = around.open_pool(options, *words, on_progress=partial(on_progress, "loading"))
+        fresh = dataclasses.replace(options, fresh=True)
+        pool = around.open_pool(fresh, *words, on_progress=partial(on_progress, "loading"))
         stack.callback(pool.close)
         interrupts.stop = pool.interrupt.set
         found = verify_pool(

@@ -7,14 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from metasd_local.costs import RunningCosts
 from metasd_local.protocols import PLAIN, Choice, Evidence, Keeps, Offer, RoundFeedback
-from metasd_local.selection.survival import (
-    LENGTH_BOUNDS,
-    LENGTH_PRIORS,
-    MARGIN_BOUNDS,
-    MARGIN_PRIORS,
-    MARGIN_SHARES,
-    Survival,
-)
+from metasd_local.selection.experience import Experience
+from metasd_local.selection.survival import MARGIN_SHARES, Survival
 
 DRAFT_SHARE = 0.05
 """A model drafter's seconds for a token, in those of the target, before it was measured."""
@@ -28,14 +22,10 @@ PRIMED_SHARE = 0.01
 """The same at the beginning of an answer, in advance, of the time it is expected to take."""
 LARGEST_CREDIT = 0.05
 """Most that is left for the next answer, in those of an expected answer."""
-EXPECTED_TOKENS, LENGTH_RATE = 128.0, 0.3
-"""Length of an answer before there was one, and weight of a new one in the running mean."""
 FEWEST_UNREAD = 24
 """Tokens that make an evaluation worth its fixed cost."""
 PROMPT_SHARE = 0.1
 """What a token of the prompt tells, in tokens of the answer."""
-CARRIED_TOKENS = 12.0
-"""Evidence that is carried over to the next answer."""
 PLANNED_ROUNDS, PRICED_ROUNDS = 4, 16
 """Rounds between two looks at plans and idle drafters, and at the target's costs."""
 UNKNOWN_MARGIN = 0.75
@@ -45,15 +35,11 @@ SHORTEST_ROUND_S = 1e-9
 class _Arm:
     """What is known of one arm."""
 
-    def __init__(self, name: str, *, has_index: bool) -> None:
+    def __init__(self, name: str, survival: Survival) -> None:
         self.name = name
-        self.has_index = has_index
+        self.has_index = survival.kind == "index"
         self.has_margins = False
-        bounds, priors = MARGIN_BOUNDS, MARGIN_PRIORS
-        if has_index:
-            self.survival = Survival(LENGTH_BOUNDS, LENGTH_PRIORS)
-        else:
-            self.survival = Survival(bounds, priors)
+        self.survival = survival
         self.draft_s: float | None = None
         """Seconds for a drafted token, once measured."""
         self.read_share = DRAFT_SHARE
@@ -77,9 +63,15 @@ class AutoPolicy:
     for what changes within an answer.
     """
 
-    def __init__(self, costs: RunningCosts, *, window: int) -> None:
-        """`costs` are the target's; `window` is the widest that is asked for."""
+    def __init__(
+        self, costs: RunningCosts, experience: Experience | None = None, *, window: int
+    ) -> None:
+        """`costs` are the target's; `window` is the widest that is asked for.
+
+        experience: what is known of the pool; it is added to.
+        """
         self._costs = costs
+        self._experience = experience or Experience()
         self._window = window
         self._names: Sequence[str] = ()
         self._known: dict[str, _Arm] = {}
@@ -93,12 +85,10 @@ class AutoPolicy:
         self._scores: dict[str, float] = {}
         self._credit_s = 0.0
         self._num_rounds = self._num_tokens = 0
-        self._expected_tokens = EXPECTED_TOKENS
 
     def begin(self, arms: Sequence[str]) -> None:
         """Start a query with these arms; a little of what is known of them is carried over."""
-        if self._num_tokens:
-            self._expected_tokens += LENGTH_RATE * (self._num_tokens - self._expected_tokens)
+        self._experience.begin_answer()
         self._names = [arm for arm in arms if arm != PLAIN]
         self._num_rounds = self._num_tokens = 0
 
@@ -143,6 +133,7 @@ class AutoPolicy:
         """Learn from the round, and from what idle drafters would have done; return tokens/s."""
         self._num_rounds += 1
         self._num_tokens += feedback.emitted
+        self._experience.num_tokens = self._num_tokens
         seconds = max(feedback.seconds, SHORTEST_ROUND_S)
         self._credit_s += EVALUATED_SHARE * seconds
         for name, evidence in feedback.evidence.items():
@@ -169,14 +160,16 @@ class AutoPolicy:
         self._indexes.clear()
         for name in self._names:
             offered = offer(name)
-            has_index = offered.match_length is not None
-            arm = self._known.setdefault(name, _Arm(name, has_index=has_index))
-            arm.survival.cap(CARRIED_TOKENS)
+            survival = self._experience.survival(
+                name, "model" if offered.match_length is None else "index"
+            )
+            arm = self._known.setdefault(name, _Arm(name, survival))
+            arm.survival = survival
             arm.read_until = -offered.unread
-            arm.is_evaluated = False
-            (self._indexes if has_index else self._models).append(arm)
+            arm.is_evaluated = arm.is_planned = False
+            (self._indexes if arm.has_index else self._models).append(arm)
         self._scores = {PLAIN: 1 / one_s}
-        expected_s = self._expected_tokens * one_s
+        expected_s = self._experience.expected_tokens * one_s
         # What one answer spent too much, or had left, is saved or spent in the next.
         self._credit_s = (
             min(self._credit_s, LARGEST_CREDIT * expected_s) + PRIMED_SHARE * expected_s

@@ -20,6 +20,7 @@ from metasd_local.selection.bandit import drafters, windows
 from metasd_local.selection.ducb import DiscountedUcbPolicy
 from metasd_local.selection.exp3 import Exp3Policy
 from metasd_local.selection.exp3spec import Exp3SpecPolicy
+from metasd_local.selection.experience import Experience
 from metasd_local.selection.fixed import FixedPolicy
 from metasd_local.selection.halving import HalvingPolicy
 from metasd_local.selection.hedge import HedgePolicy
@@ -47,7 +48,7 @@ class _Entry:
     parameters: tuple[str, ...] = ()
     draws: bool = False
     prices: bool = False
-    """Whether it takes the target's `costs`."""
+    """Whether it takes the target's `costs` and the pool's `experience`."""
     is_informed: bool = False
     window: int = DEFAULT_WINDOW
 
@@ -70,11 +71,15 @@ def is_informed(specification: PolicySpecification) -> bool:
 
 
 def make_policy(
-    specification: PolicySpecification, window: int, seed: int | None, costs: RunningCosts
+    specification: PolicySpecification,
+    window: int,
+    seed: int | None,
+    costs: RunningCosts,
+    experience: Experience | None = None,
 ) -> Policy:
     """Return the policy; raise UsageError for an unknown name or parameter.
 
-    costs: the target's, as they are learned.
+    costs: the target's, as they are learned. experience: what `auto` knows of the pool.
     """
     entry = _entry(specification)
     keys = () if specification.name == PLAIN else ("window", *entry.parameters)
@@ -87,7 +92,7 @@ def make_policy(
     if entry.draws:
         given["rng"] = np.random.default_rng(seed)
     if entry.prices:
-        given["costs"] = costs
+        given |= {"costs": costs, "experience": experience}
     return entry.make(window=window, **given)
 
 

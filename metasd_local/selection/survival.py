@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 DISCOUNT = 0.98
 """What a token's evidence is worth once the next one is there."""
@@ -20,6 +21,11 @@ MARGIN_SHARES = (0.22, 0.16, 0.2, 0.18, 0.14, 0.1)
 LENGTH_BOUNDS = (4, 6, 9, 13, 20, 33)
 LENGTH_PRIORS = (0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Chances of an index by the length of its match."""
+Kind: TypeAlias = Literal["model", "index"]
+LEVELS: Mapping[Kind, tuple[Sequence[float], Sequence[float]]] = {
+    "model": (MARGIN_BOUNDS, MARGIN_PRIORS),
+    "index": (LENGTH_BOUNDS, LENGTH_PRIORS),
+}
 _LARGEST_WEIGHT = 1e12
 
 
@@ -31,9 +37,11 @@ class Survival:
     lowered by how the arm does on the whole.
     """
 
-    def __init__(self, bounds: Sequence[float], priors: Sequence[float]) -> None:
-        self._bounds = bounds
-        self._priors = priors
+    def __init__(self, kind: Kind, document: Mapping[str, Any] | None = None) -> None:
+        """`document`: what `to_json` returned. Raises ValueError, TypeError and KeyError."""
+        self.kind = kind
+        self._bounds, self._priors = LEVELS[kind]
+        priors = self._priors
         # Newer evidence weighs more, instead of older evidence less: nothing else has to change.
         self._weight = 1.0
         self._matches = [0.0] * len(priors)
@@ -42,6 +50,25 @@ class Survival:
         """Matches to be expected of the tokens seen if the priors were right."""
         self._chances: list[float] = []
         """By level; empty if not known since the last evidence."""
+        if document is not None:
+            self._restore(document["matches"], document["tokens"])
+
+    def _restore(self, matches: Sequence[Any], tokens: Sequence[Any]) -> None:
+        self._matches = [min(max(float(each), 0.0), _LARGEST_WEIGHT) for each in matches]
+        self._tokens = [min(max(float(each), 0.0), _LARGEST_WEIGHT) for each in tokens]
+        if not len(self._priors) == len(self._matches) == len(self._tokens):
+            raise ValueError("counts of other levels")
+        if any(match > token for match, token in zip(self._matches, self._tokens, strict=True)):
+            raise ValueError("more matches than tokens")
+        self._expected = sum(map(float.__mul__, self._tokens, self._priors))
+
+    def to_json(self) -> dict[str, object]:
+        """Return the evidence as a document."""
+        return {
+            "kind": self.kind,
+            "matches": [each / self._weight for each in self._matches],
+            "tokens": [each / self._weight for each in self._tokens],
+        }
 
     def observe(
         self, matches: Sequence[float], confidences: Sequence[float], share: float = 1.0

@@ -14,15 +14,15 @@ from tests.tiny_gguf import write_tiny_gguf
 
 def test_slow_calls_cost_a_thread_and_a_notice_and_no_token(tmp_path: Path) -> None:
     """A curve kept from a machine ten thousand times as fast makes every call look slow."""
-    path, target = tmp_path / "costs.json", str(write_tiny_gguf(tmp_path / "target.gguf"))
+    path, target = tmp_path, str(write_tiny_gguf(tmp_path / "target.gguf"))
     options = Options(policy="plain", temperature=0.0, threads=2)
-    pool = open_pool(options, target, costs_path=path)
+    pool = open_pool(options, target, state_path=path)
     reference = pool.session(options)
     expected = list(reference.send("Count to ten.", seed=0, max_tokens=40))
     assert not [event for event in expected if isinstance(event, Notice)]
     pool.keep_curve(CostCurve({1: 1e-7}))
     pool.close()
-    pool = open_pool(options, target, costs_path=path)
+    pool = open_pool(options, target, state_path=path)
     session = pool.session(options)
     events = list(session.send("Count to ten.", seed=0, max_tokens=40))
     notices = [event.text for event in events if isinstance(event, Notice)]
@@ -37,7 +37,7 @@ def test_a_curve_belongs_to_models_and_threads(tmp_path: Path) -> None:
     """Opened with another number of threads, nothing is known."""
     path = tmp_path / "costs.json"
     for threads, keeps, known in ((2, True, None), (1, False, None), (2, False, 0.5)):
-        pool = open_pool(Options(policy="plain", threads=threads), costs_path=path)
+        pool = open_pool(Options(policy="plain", threads=threads), state_path=path)
         assert pool.costs.seconds(1) == known
         if keeps:
             pool.keep_curve(CostCurve({1: 0.5}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -11,8 +12,9 @@ from metasd_local.costs import CostCurve, RunningCosts
 from metasd_local.lab.simulate import DEFAULT_CURVE, Play, Replay, simulate
 from metasd_local.lab.traces import Trace
 from metasd_local.protocols import PLAIN, Choice, Evidence, Offer, RoundFeedback
-from metasd_local.selection.auto import CARRIED_TOKENS, AutoPolicy
-from metasd_local.selection.survival import DISCOUNT, Survival
+from metasd_local.selection.auto import AutoPolicy
+from metasd_local.selection.experience import CARRIED_TOKENS, Experience
+from metasd_local.selection.survival import DISCOUNT, LENGTH_PRIORS, Survival
 
 CURVE = CostCurve({1: 0.010, 2: 0.012, 4: 0.015, 9: 0.025})
 READY = Offer(unread=0, match_length=None)
@@ -144,29 +146,62 @@ def test_a_switch_of_topic_is_followed_and_beats_every_fixed_choice() -> None:
     assert by_setting["auto", False] > 1.0
 
 
+def test_what_was_learned_survives_the_session_and_no_damage_does_harm() -> None:
+    experience = Experience()
+    policy = AutoPolicy(RunningCosts(CURVE), experience, window=8)
+    play(policy, {"a": 0.9, "b": 0.1}, 400)
+    document = json.loads(json.dumps(experience.to_json()))
+    again = Experience(document)
+    assert again.to_json() == experience.to_json()
+    assert again.expected_tokens > Experience().expected_tokens
+    known = again.survival("a", "model")
+    assert known.chance(0.75) > again.survival("b", "model").chance(0.75) + 0.2
+    assert known.num_tokens <= CARRIED_TOKENS
+    for damage in (
+        {},
+        {"expected_tokens": "x", "arms": {}},
+        {"expected_tokens": 9.0, "arms": {"a": {"kind": "model", "matches": [9.0] * 6}}},
+        {"expected_tokens": 9.0, "arms": {"a": document["arms"]["a"] | {"matches": [1e9] * 6}}},
+        {"expected_tokens": 9.0, "arms": {"a": document["arms"]["a"] | {"kind": "oracle"}}},
+    ):
+        assert Experience(damage).survival("a", "model").num_tokens == 0.0
+
+
+def test_evidence_of_a_model_says_nothing_of_an_index_of_that_name() -> None:
+    experience = Experience()
+    experience.survival("a", "model").observe([1.0] * 9, [5.0] * 9)
+    assert experience.survival("a", "index").num_tokens == 0.0
+
+
+def exactly(match: float, weight: float, prior: float, whole: float) -> float:
+    """Return a chance by the definition: six tokens of the whole beside the level's own."""
+    return (match + 6 * min(whole * prior, 1.0)) / (weight + 6)
+
+
 def test_survival_counts_fade_and_unknown_tokens_tell_nothing() -> None:
-    survival = Survival((1.0,), (0.5, 0.5))
-    survival.observe([1.0, math.nan, 0.0], [0.0, 0.0, 2.0])
+    survival = Survival("index")
+    survival.observe([1.0, math.nan, 0.0], [3, 3, 4])
     assert survival.num_tokens == pytest.approx(1.0 + DISCOUNT)
-    # Six tokens of the whole, which is 2 + DISCOUNT matches of 2 + (1 + DISCOUNT) / 2 expected.
-    whole = (2.0 + DISCOUNT) / (2.0 + (1.0 + DISCOUNT) / 2) * 0.5
-    assert survival.chance(0.0) == pytest.approx((DISCOUNT + 6 * whole) / (DISCOUNT + 6))
-    assert survival.chance(2.0) == pytest.approx(6 * whole / 7)
+    low, high = LENGTH_PRIORS[:2]
+    # An arm does 1 on the whole if the priors are right; two tokens say that they are.
+    whole = (2.0 + DISCOUNT) / (2.0 + DISCOUNT * low + high)
+    assert survival.chance(3) == pytest.approx(exactly(DISCOUNT, DISCOUNT, low, whole))
+    assert survival.chance(4) == pytest.approx(exactly(0.0, 1.0, high, whole))
 
 
 def test_survival_learns_the_chance_of_every_level() -> None:
     rng = np.random.default_rng(0)
-    survival = Survival((1.0, 2.0), (0.5, 0.5, 0.5))
+    survival = Survival("model")
     for _ in range(300):
         confidence = float(rng.uniform(0, 3))
         survival.observe([float(rng.random() < (0.1, 0.5, 0.9)[int(confidence)])], [confidence])
-    assert survival.chance(0.5) < 0.35
+    assert survival.chance(0.1) < 0.35
     assert survival.chance(2.5) > 0.75
     assert survival.num_tokens < 1 / (1 - DISCOUNT)
 
 
 def test_survival_weights_never_overflow() -> None:
-    survival = Survival((1.0,), (0.5, 0.5))
+    survival = Survival("model")
     for _ in range(40):
         survival.observe([1.0] * 200, [0.0] * 200)
     assert survival.chance(0.0) > 0.9
@@ -174,7 +209,7 @@ def test_survival_weights_never_overflow() -> None:
 
 
 def test_survival_keeps_no_more_evidence_than_it_is_capped_to() -> None:
-    survival = Survival((1.0,), (0.5, 0.5))
+    survival = Survival("model")
     survival.observe([1.0] * 40, [0.0] * 40)
     survival.cap(12.0)
     assert survival.num_tokens == pytest.approx(12.0)

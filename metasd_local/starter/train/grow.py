@@ -19,8 +19,8 @@ NEW_SHARE = 0.1
 def grow(small: Llama, shape: ModelShape) -> Llama:
     """Return a network of the shape with the outputs of the small one, but for rounding.
 
-    Added units read at random and write nothing yet. Raises: SettingsError where no size may
-    shrink and the size of a head must stay.
+    Added units read at random and write nothing yet. Raises: SettingsError when a size would
+    shrink or the size of a head change.
     """
     _check(small.shape, shape)
     large = Llama(shape)
