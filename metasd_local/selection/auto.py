@@ -85,19 +85,21 @@ class AutoPolicy:
         self._scores: dict[str, float] = {}
         self._credit_s = 0.0
         self._num_rounds = self._num_tokens = 0
+        self._is_started = False
 
     def begin(self, arms: Sequence[str]) -> None:
         """Start a query with these arms; a little of what is known of them is carried over."""
         self._experience.begin_answer()
         self._names = [arm for arm in arms if arm != PLAIN]
         self._num_rounds = self._num_tokens = 0
+        self._is_started = False
 
     def choose(self, offer: Callable[[str], Offer]) -> Choice:
         """Choose the most tokens per second; name the idle drafters worth evaluating."""
         one_s = self._costs.seconds(1)
         if one_s is None:
             return Choice(PLAIN, 1)
-        if not self._num_rounds:
+        if not self._is_started:
             # The first token is decoded plainly: nothing is known yet, and the user waits for it.
             self._start(offer, one_s)
             return Choice(PLAIN, 1, self._evaluated(PLAIN))
@@ -165,9 +167,10 @@ class AutoPolicy:
             )
             arm = self._known.setdefault(name, _Arm(name, survival))
             arm.survival = survival
-            arm.read_until = -offered.unread
+            arm.read_until = self._num_tokens - offered.unread
             arm.is_evaluated = arm.is_planned = False
             (self._indexes if arm.has_index else self._models).append(arm)
+        self._is_started = True
         self._scores = {PLAIN: 1 / one_s}
         expected_s = self._experience.expected_tokens * one_s
         # What one answer spent too much, or had left, is saved or spent in the next.

@@ -91,6 +91,13 @@ def test_without_a_known_cost_it_decodes_plainly_until_there_is_one() -> None:
     policy.begin((PLAIN, "a"))
     assert policy.choose(lambda _: READY) == Choice(PLAIN, 1)
     assert policy.scores() == {}
+    costs.observe(1, 0.01)
+    policy.observe(PLAIN, round_of())
+    good = Evidence([1.0] * 30, margins=[5.0] * 30)
+    evaluated = policy.choose(lambda _: READY).evaluated
+    policy.observe(PLAIN, round_of(emitted=40, evidence={"a": good}))
+    assert policy.choose(lambda _: READY).arm == "a"
+    assert list(evaluated) in ([], ["a"])
 
 
 @pytest.mark.parametrize("num_drafters", [2, 8])
