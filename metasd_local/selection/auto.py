@@ -29,6 +29,7 @@ PROMPT_SHARE = 0.1
 PLANNED_ROUNDS, PRICED_ROUNDS = 4, 16
 """Rounds between two looks at plans and idle drafters, and at the target's costs."""
 UNKNOWN_MARGIN = 0.75
+"""Stands for the margin of a token where nobody asked for it."""
 SHORTEST_ROUND_S = 1e-9
 
 
@@ -59,8 +60,11 @@ class AutoPolicy:
 
     Expected tokens come from discounted evidence of every arm, idle ones included; expected
     seconds from the target's cost curve and the drafters' own costs. `plain` is an arm like any
-    other. Source of the ingredients: HedgeSpec, arXiv 2510.20064 (full information); discounting
-    for what changes within an answer.
+    other. A model's draft ends before the first token whose chance to stand, that of all before
+    it included, earns less than the seconds its verification adds.
+
+    Sources: full information, HedgeSpec, arXiv 2510.20064; stopping by confidence, AdaEDL and
+    SpecDec++ in spirit; costs, and evidence by margin and by length of match, ours.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class AutoPolicy:
         self._names: Sequence[str] = ()
         self._known: dict[str, _Arm] = {}
         self._models: list[_Arm] = []
-        """Arms of this query that are models, the best plan first."""
+        """Arms of this query that are models."""
         self._indexes: list[_Arm] = []
         self._verify_s: list[float] = []
         """V(n) from n = 1 on."""
@@ -258,7 +262,7 @@ class AutoPolicy:
         if arm.has_index:
             self._learn(arm, matches, confidences)
             return
-        arm.has_margins = bool(evidence.margins)
+        arm.has_margins = arm.has_margins or bool(evidence.margins)
         num_unread = self._num_tokens - arm.read_until
         share = evidence.seconds / (self._costs.seconds(max(num_unread, 1)) or 1.0)
         if arm.is_evaluated:
