@@ -10,8 +10,11 @@ from metasd_local.protocols import PLAIN, Choice, Evidence, Keeps, Offer, RoundF
 from metasd_local.selection.experience import Experience
 from metasd_local.selection.survival import MARGIN_SHARES, Survival
 
-DRAFT_SHARE = 0.05
-"""A model drafter's seconds for a token, in those of the target, before it was measured."""
+DRAFT_SHARE, READ_SHARE = 0.08, 0.05
+"""A model drafter's seconds for a drafted token and for tokens read, in those of the target, before
+they were measured."""
+MOST_CHANGE = 2.0
+"""One measurement counts as no more than this many times what was expected."""
 COST_RATE = 0.2
 """Weight of a new measurement in a running mean of seconds."""
 STAY_ROUNDS = 4.0
@@ -20,6 +23,8 @@ EVALUATED_SHARE = 0.015
 """Share of the decoding time that may be spent on evaluating idle drafters."""
 PRIMED_SHARE = 0.01
 """The same at the beginning of an answer, in advance, of the time it is expected to take."""
+HOPE, HOPE_TOKENS = 2.0, 6.0
+"""An arm is tried at this over those and its evidence in tokens more than it is known for."""
 LARGEST_CREDIT = 0.05
 """Most that is left for the next answer, in those of an expected answer."""
 FEWEST_UNREAD = 24
@@ -43,10 +48,12 @@ class _Arm:
         self.survival = survival
         self.draft_s: float | None = None
         """Seconds for a drafted token, once measured."""
-        self.read_share = DRAFT_SHARE
+        self.read_share = READ_SHARE
         """Seconds for reading tokens, in those of the target."""
         self.rate, self.window = 0.0, 1
         """Of the best plan: tokens per second, and tokens to draft."""
+        self.hope = 0.0
+        """The rate it may have, for all that is known."""
         self.read_until = 0
         """Tokens of the answer it has read; less than 0 where the prompt is still to be read."""
         self.is_evaluated = False
@@ -123,8 +130,8 @@ class AutoPolicy:
                     best, rate, window = arm, scores[arm.name], width
         for arm in self._models:
             scores[arm.name] = arm.rate
-            if arm.rate > rate:
-                charged = arm.rate / (1 + arm.rate * self._read_s(arm) / STAY_ROUNDS / arm.window)
+            if arm.hope > rate:
+                charged = arm.hope / (1 + arm.hope * self._read_s(arm) / STAY_ROUNDS / arm.window)
                 if charged > rate:
                     best, rate, window = arm, charged, arm.window
         self._scores = scores
@@ -220,7 +227,7 @@ class AutoPolicy:
         probability `kept`, and stands as long as they match.
         """
         verify_s = self._verify_s
-        draft_s = arm.draft_s or arm.read_share * verify_s[0]
+        draft_s = arm.draft_s or DRAFT_SHARE * verify_s[0]
         arm.is_planned = True
         arm.rate, arm.window = 0.0, 1
         kept = matched = 0.0
@@ -237,6 +244,7 @@ class AutoPolicy:
                 tokens += standing
                 if tokens > arm.rate * seconds:
                     arm.rate, arm.window = tokens / seconds, window
+        arm.hope = arm.rate * (1 + HOPE / (HOPE_TOKENS + arm.survival.num_tokens))
 
     def _keeper(self, arm: _Arm, rate: float) -> Keeps:
         """Return what keeps a token if its chance to stand is worth the seconds it costs."""
@@ -263,11 +271,10 @@ class AutoPolicy:
             self._learn(arm, matches, confidences)
             return
         arm.has_margins = arm.has_margins or bool(evidence.margins)
-        num_unread = self._num_tokens - arm.read_until
-        share = evidence.seconds / (self._costs.seconds(max(num_unread, 1)) or 1.0)
-        if arm.is_evaluated:
-            share = arm.read_share + COST_RATE * (share - arm.read_share)
-        arm.read_share = share
+        target_s = self._costs.seconds(max(self._num_tokens - arm.read_until, 1)) or 1.0
+        # The first calls of a model take far longer than those that follow.
+        seconds = min(evidence.seconds, MOST_CHANGE * arm.read_share * target_s)
+        arm.read_share += COST_RATE * (seconds / target_s - arm.read_share)
         num_prompt = len(matches) - self._num_tokens + max(arm.read_until, 0)
         if num_prompt > 0:
             self._learn(arm, matches[:num_prompt], confidences[:num_prompt], PROMPT_SHARE)
@@ -275,7 +282,7 @@ class AutoPolicy:
         self._learn(arm, matches, confidences)
         arm.read_until = self._num_tokens - 1
         arm.is_evaluated = True
-        self._credit_s -= evidence.seconds
+        self._credit_s -= seconds
 
     def _read_s(self, arm: _Arm) -> float:
         """Return the seconds an arm needs to read what it missed: batched as the target's are."""
