@@ -23,7 +23,7 @@ EVALUATED_SHARE = 0.015
 """Share of the decoding time that may be spent on evaluating idle drafters."""
 PRIMED_SHARE = 0.01
 """The same at the beginning of an answer, in advance, of the time it is expected to take."""
-HOPE, HOPE_TOKENS = 2.0, 6.0
+HOPE, HOPE_TOKENS = 1.0, 6.0
 """An arm is tried at this over those and its evidence in tokens more than it is known for."""
 LARGEST_CREDIT = 0.05
 """Most that is left for the next answer, in those of an expected answer."""

@@ -16,7 +16,7 @@ from metasd_local.starter.train.records import is_held_out, read_records
 
 POOL = read_catalogue()["starter"]
 SPECIALISTS = ("code", "maths", "translation", "dialogue")
-MAX_POOL_BYTES = 32_000_000
+MAX_POOL_BYTES = 62_000_000
 SAMPLE = Path(train.__file__).parent / "sample"
 
 

@@ -56,9 +56,11 @@ def round_of(emitted: int = 1, **fields: object) -> RoundFeedback:
 
 
 def test_useless_drafters_leave_plain_decoding_as_fast_as_it_was() -> None:
-    done = play(auto(), dict.fromkeys("abcd", 0.02), 600)
-    assert done.seconds.sum() < 1.05 * 600 * CURVE.seconds(1)
-    assert shares(done, 5)[0] > 0.95
+    policy = auto()
+    first, *rest = (play(policy, dict.fromkeys("abcd", 0.02), 600, seed) for seed in range(4))
+    assert first.seconds.sum() < 1.06 * 600 * CURVE.seconds(1)
+    assert sum(done.seconds.sum() for done in rest) < 1.03 * 1800 * CURVE.seconds(1)
+    assert shares(rest[-1], 5)[0] > 0.95
 
 
 def test_the_best_of_many_is_found_and_kept() -> None:

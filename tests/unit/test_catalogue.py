@@ -38,7 +38,7 @@ def test_the_shipped_catalogue_names_files_that_are_there() -> None:
     pool = read_catalogue()["starter"]
     for path in (pool.target, *(drafter.path for drafter in pool.drafters)):
         assert path.is_file()
-    assert len(pool.drafters) == 5
+    assert len(pool.drafters) == 6
 
 
 @pytest.mark.parametrize(
