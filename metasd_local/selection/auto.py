@@ -6,7 +6,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from metasd_local.costs import RunningCosts
-from metasd_local.protocols import PLAIN, Choice, Evidence, Keeps, Offer, RoundFeedback
+from metasd_local.protocols import (
+    LONGEST_EVALUATION,
+    PLAIN,
+    Choice,
+    Evidence,
+    Keeps,
+    Offer,
+    RoundFeedback,
+)
 from metasd_local.selection.experience import Experience
 from metasd_local.selection.survival import MARGIN_SHARES, Survival
 
@@ -19,9 +27,9 @@ COST_RATE = 0.2
 """Weight of a new measurement in a running mean of seconds."""
 STAY_ROUNDS = 4.0
 """Rounds over which the cost of reading what was missed is spread."""
-EVALUATED_SHARE = 0.015
+EVALUATED_SHARE = 0.008
 """Share of the decoding time that may be spent on evaluating idle drafters."""
-PRIMED_SHARE = 0.01
+PRIMED_SHARE = 0.004
 """The same at the beginning of an answer, in advance, of the time it is expected to take."""
 HOPE, HOPE_TOKENS = 1.0, 6.0
 """An arm is tried at this over those and its evidence in tokens more than it is known for."""
@@ -271,7 +279,8 @@ class AutoPolicy:
             self._learn(arm, matches, confidences)
             return
         arm.has_margins = arm.has_margins or bool(evidence.margins)
-        target_s = self._costs.seconds(max(self._num_tokens - arm.read_until, 1)) or 1.0
+        num_read = min(max(self._num_tokens - arm.read_until, 1), LONGEST_EVALUATION)
+        target_s = self._costs.seconds(num_read) or 1.0
         # The first calls of a model take far longer than those that follow.
         seconds = min(evidence.seconds, MOST_CHANGE * arm.read_share * target_s)
         arm.read_share += COST_RATE * (seconds / target_s - arm.read_share)
@@ -286,7 +295,7 @@ class AutoPolicy:
 
     def _read_s(self, arm: _Arm) -> float:
         """Return the seconds an arm needs to read what it missed: batched as the target's are."""
-        num_unread = self._num_tokens - arm.read_until - 1
+        num_unread = min(self._num_tokens - arm.read_until - 1, LONGEST_EVALUATION)
         return arm.read_share * (self._costs.seconds(num_unread) or 0.0) if num_unread > 1 else 0.0
 
     def _free(self) -> list[str]:

@@ -9,7 +9,7 @@ from metasd_local.selection.survival import Kind, Survival
 
 EXPECTED_TOKENS, LENGTH_RATE = 128.0, 0.3
 """Length of an answer before there was one, and weight of a new one in the running mean."""
-CARRIED_TOKENS = 12.0
+CARRIED_TOKENS = 32.0
 """Evidence that is carried over to the next answer: soon overruled by what happens there."""
 
 

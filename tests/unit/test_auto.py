@@ -115,7 +115,7 @@ def test_evaluating_costs_the_same_small_share_however_many_are_idle(num_drafter
         spent_s += 0.004 * len(evidence)
         decoded_s += feedback.seconds
         policy.observe(PLAIN, feedback)
-    assert 0.005 < spent_s / decoded_s < 0.03
+    assert 0.003 < spent_s / decoded_s < 0.02
 
 
 def test_only_tokens_worth_verifying_are_kept() -> None:
@@ -136,7 +136,7 @@ def test_little_is_carried_over_to_the_next_answer() -> None:
     play(policy, {"a": 0.9, "b": 0.1}, 400)
     first = play(policy, {"a": 0.1, "b": 0.9}, 400, seed=1)
     assert shares(first, 3)[2] > 0.6
-    assert CARRIED_TOKENS < 20
+    assert CARRIED_TOKENS < 50
 
 
 def test_a_switch_of_topic_is_followed_and_beats_every_fixed_choice() -> None:
