@@ -208,7 +208,8 @@ class OpenPool:
             profile,
             target=self.target,
             models=models,
-            scheme=self.scheme(dataclasses.replace(options, window=MAX_WINDOW)),
+            # With overlaps, for the policies that look at them.
+            scheme=self.scheme(dataclasses.replace(options, policy="ucb", window=MAX_WINDOW)),
             interrupt=self.interrupt,
             costs=self.costs,
             watch=self._watch,

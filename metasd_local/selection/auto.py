@@ -64,8 +64,6 @@ class _Arm:
         """The rate it may have, for all that is known."""
         self.read_until = 0
         """Tokens of the answer it has read; less than 0 where the prompt is still to be read."""
-        self.is_evaluated = False
-        """In this answer."""
         self.is_planned = False
         """Whether the plan follows from the latest evidence and costs."""
 
@@ -187,7 +185,7 @@ class AutoPolicy:
             arm = self._known.setdefault(name, _Arm(name, survival))
             arm.survival = survival
             arm.read_until = self._num_tokens - offered.unread
-            arm.is_evaluated = arm.is_planned = False
+            arm.is_planned = False
             (self._indexes if arm.has_index else self._models).append(arm)
         self._is_started = True
         self._scores = {PLAIN: 1 / one_s}
@@ -290,7 +288,6 @@ class AutoPolicy:
             matches, confidences = matches[num_prompt:], confidences[num_prompt:]
         self._learn(arm, matches, confidences)
         arm.read_until = self._num_tokens - 1
-        arm.is_evaluated = True
         self._credit_s -= seconds
 
     def _read_s(self, arm: _Arm) -> float:
@@ -309,10 +306,11 @@ class AutoPolicy:
             for arm in self._models
             if arm.name != chosen and self._num_tokens - arm.read_until > FEWEST_UNREAD
         ]
-        stale.sort(key=lambda arm: (arm.is_evaluated, -arm.rate))
+        # Whoever has waited longest: those that cost less would leave nothing for the others.
+        stale.sort(key=lambda arm: (arm.read_until, -arm.rate))
         for arm in stale:
-            seconds = self._read_s(arm)
-            if seconds <= left_s:
-                left_s -= seconds
-                evaluated.append(arm.name)
+            left_s -= self._read_s(arm)
+            if left_s < 0.0:
+                break
+            evaluated.append(arm.name)
         return evaluated

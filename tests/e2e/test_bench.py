@@ -215,8 +215,8 @@ def test_emulated_figures_are_labelled(tmp_path: Path) -> None:
     assert made.returncode == DONE, made.stderr
     target, drafter = made.stdout.split()
     finished = metasd(
-        *("lab", "emulate", "metasd", target, "--drafters", drafter, "--policies", "fixed:code"),
-        *(*QUICK, "--domains", "code,maths", "--json"),
+        *("lab", "emulate", "metasd", target, "--drafters", drafter),
+        *("--policies", "fixed:code,ucb", *QUICK, "--domains", "code,maths", "--json"),
     )
     assert finished.returncode == DONE, finished.stderr
     document = json.loads(finished.stdout)
