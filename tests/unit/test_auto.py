@@ -13,7 +13,7 @@ from metasd_local.lab.simulate import DEFAULT_CURVE, Play, Replay, simulate
 from metasd_local.lab.traces import Trace
 from metasd_local.protocols import PLAIN, Choice, Evidence, Offer, RoundFeedback
 from metasd_local.selection.auto import AutoPolicy
-from metasd_local.selection.experience import Experience
+from metasd_local.selection.experience import CARRIED_TOKENS, Experience
 from metasd_local.selection.survival import DISCOUNT, LENGTH_PRIORS, Survival
 
 CURVE = CostCurve({1: 0.010, 2: 0.012, 4: 0.015, 9: 0.025})
