@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ HOME_KEY = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Point the environment at a fresh home before any test module is imported."""
+    # A background job of a shell ignores Ctrl-C, and what it starts does too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     home = tempfile.TemporaryDirectory(prefix="metasd-tests-")
     config.stash[HOME_KEY] = home
     for name in [name for name in os.environ if name.startswith(("HF_", "METASD_"))]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ ITEM_LINES = 5 * PART_LINES
 BAR = Content("▌ ")
 
 
-class Item:
+class Item(ABC):
     """Rows that are painted when they are first seen; until then their number is estimated.
 
     Its lines are numbered from `line`. A subclass fills `parts` in `paint`.
@@ -50,9 +51,9 @@ class Item:
             return len(self.rows)
         return 2 + self.text.count("\n") + len(self.text) // max(width, 1)
 
+    @abstractmethod
     def paint(self, painter: Painter) -> None:
         """Make the rows."""
-        raise NotImplementedError
 
 
 class Note(Item):
