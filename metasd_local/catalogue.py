@@ -17,6 +17,21 @@ DEFAULT_POOL = "starter"
 
 
 @dataclass(frozen=True, slots=True)
+class HubFile:
+    """A model's file in a repository of the Hugging Face Hub."""
+
+    repo: str
+    """As in user/repo."""
+    name: str
+    """Inside the repository, with its folders; of a split model the first part."""
+    revision: str = "main"
+    size_bytes: int | None = None
+    """Of all parts together; None where nobody wrote it down."""
+    sha256: str | None = None
+    """Of a file that is not split."""
+
+
+@dataclass(frozen=True, slots=True)
 class DrafterEntry:
     """One drafter of a pool."""
 
