@@ -35,6 +35,9 @@ class NgramDrafter:
         self._start = 0
         """Position whose token is expected next, if the match is not empty."""
         self._match_length = 0
+        self._matches: list[float] = []
+        self._match_lengths: list[int] = []
+        """Of every token read since the last evaluation."""
 
     @property
     def name(self) -> str:
@@ -49,6 +52,7 @@ class NgramDrafter:
             self._followers.clear()
             self._match_length = 0
         self.catch_up(context)
+        self._forget_evidence()
 
     def catch_up(self, context: Sequence[int]) -> None:
         """Index the tokens that were emitted since the last call."""
@@ -61,15 +65,11 @@ class NgramDrafter:
         return Offer(unread=0, match_length=self._match_length)
 
     def evaluate(self, context: Sequence[int], scheme: Scheme) -> Evidence:
-        """Tell of every token not yet indexed whether it was the one expected."""
-        matches: list[float] = []
-        match_lengths: list[int] = []
-        for token in context[len(self._tokens) :]:
-            match_lengths.append(self._match_length)
-            has_match = self._match_length > 0
-            matches.append(float(self._tokens[self._start] == token) if has_match else math.nan)
-            self._read(token)
-        return Evidence(matches, match_lengths)
+        """Tell of every token emitted since the last call whether it was the one expected."""
+        self.catch_up(context)
+        evidence = Evidence(self._matches, self._match_lengths)
+        self._forget_evidence()
+        return evidence
 
     def propose(
         self, context: Sequence[int], window: int, scheme: Scheme, keeps: Keeps | None = None
@@ -87,10 +87,16 @@ class NgramDrafter:
     def observe(self, emitted: Sequence[int]) -> None:
         """Do nothing: tokens are indexed when the index is next asked for."""
 
+    def _forget_evidence(self) -> None:
+        self._matches, self._match_lengths = [], []
+
     def _read(self, token: int) -> None:
         """Append a token, follow the match or find a new one, index the n-grams that end here."""
         tokens, followers = self._tokens, self._followers
-        if self._match_length and tokens[self._start] == token:
+        is_match = self._match_length > 0 and tokens[self._start] == token
+        self._matches.append(float(is_match) if self._match_length else math.nan)
+        self._match_lengths.append(self._match_length)
+        if is_match:
             self._start += 1
             self._match_length = min(self._match_length + 1, LONGEST_MATCH)
         else:

@@ -120,7 +120,7 @@ class Replay:
             accepted = min(leading[arm][position], drafted)
             begun_at, position = position, position + accepted + 1
             catch_up_s = (begun_at - num_read[arm]) * self._catch_up_s[arm] if window else 0.0
-            if window:
+            if window and not self._match_lengths[arm]:
                 num_read[arm] = position
             evaluations = {each: evaluate(each) for each in choice.evaluated}
             reached = slice(begun_at, begun_at + min(accepted + 1, drafted))

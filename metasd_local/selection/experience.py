@@ -9,8 +9,6 @@ from metasd_local.selection.survival import Kind, Survival
 
 EXPECTED_TOKENS, LENGTH_RATE = 128.0, 0.3
 """Length of an answer before there was one, and weight of a new one in the running mean."""
-CARRIED_TOKENS = 32.0
-"""Evidence that is carried over to the next answer: soon overruled by what happens there."""
 
 
 class Experience:
@@ -32,11 +30,10 @@ class Experience:
             self._survivals.clear()
 
     def survival(self, arm: str, kind: Kind) -> Survival:
-        """Return what is known of an arm, little of it, as it is from earlier answers."""
+        """Return what is known of an arm."""
         known = self._survivals.get(arm)
         survival = known if known is not None and known.kind == kind else Survival(kind)
         self._survivals[arm] = survival
-        survival.cap(CARRIED_TOKENS)
         return survival
 
     def begin_answer(self) -> None:

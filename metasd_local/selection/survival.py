@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-DISCOUNT = 0.98
-"""What a token's evidence is worth once the next one is there."""
+RECENT_DISCOUNT, DISCOUNT = 0.98, 0.999
+"""What a token's evidence is worth once the next one is there: in how the drafter does just now,
+and in what its confidence means."""
 PRIOR_TOKENS = 2.0
-"""Weight of the priors in how an arm does on the whole."""
+"""Weight of the priors in how often levels occur."""
 LEVEL_TOKENS = 6.0
-"""Weight of how an arm does on the whole in its chance at one level."""
+"""Weight of the prior in a level's chance."""
+SHIFT_PRECISION = 2.4
+"""One over the variance, over texts, of how the log-odds of all levels differ from the usual."""
+LARGEST_SHIFT = 3.0
 LARGEST_CHANCE = 0.995
 
 MARGIN_BOUNDS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -30,24 +35,26 @@ _LARGEST_WEIGHT = 1e12
 
 
 class Survival:
-    """Discounted counts of matches by level of confidence.
+    """Discounted counts of matches by level of confidence, and how the drafter does just now.
 
     Levels are intervals of how sure the drafter was: the margin of its token, or the length of
-    the match it copied from. Levels with little evidence borrow from the priors, raised or
-    lowered by how the arm does on the whole.
+    the match it copied from. What a level means changes slowly; how well a drafter does depends
+    on the text, and shifts the log-odds of all levels alike. The shift is the first Newton step
+    towards its most likely value.
     """
 
     def __init__(self, kind: Kind, document: Mapping[str, Any] | None = None) -> None:
         """`document`: what `to_json` returned. Raises ValueError, TypeError and KeyError."""
         self.kind = kind
         self._bounds, self._priors = LEVELS[kind]
-        priors = self._priors
         # Newer evidence weighs more, instead of older evidence less: nothing else has to change.
         self._weight = 1.0
-        self._matches = [0.0] * len(priors)
-        self._tokens = [0.0] * len(priors)
-        self._expected = 0.0
-        """Matches to be expected of the tokens seen if the priors were right."""
+        self._matches = [0.0] * len(self._priors)
+        self._tokens = [0.0] * len(self._priors)
+        self.num_recent = 0.0
+        """Weight of the recent evidence, in tokens."""
+        self._surplus = self._variance = 0.0
+        """Of recent matches: how many more than usual, and the variance of that number."""
         self._chances: list[float] = []
         """By level; empty if not known since the last evidence."""
         if document is not None:
@@ -60,10 +67,9 @@ class Survival:
             raise ValueError("counts of other levels")
         if any(match > token for match, token in zip(self._matches, self._tokens, strict=True)):
             raise ValueError("more matches than tokens")
-        self._expected = sum(map(float.__mul__, self._tokens, self._priors))
 
-    def to_json(self) -> dict[str, object]:
-        """Return the evidence as a document."""
+    def to_json(self) -> dict[str, Any]:
+        """Return what is usual as a document."""
         return {
             "kind": self.kind,
             "matches": [each / self._weight for each in self._matches],
@@ -74,29 +80,37 @@ class Survival:
         self, matches: Sequence[float], confidences: Sequence[float], share: float = 1.0
     ) -> None:
         """Learn from successive tokens, each worth a share of one; a NaN tells nothing."""
+        kept, discount = RECENT_DISCOUNT**share, DISCOUNT**share
+        recent, surplus, variance = self.num_recent, self._surplus, self._variance
+        usual = self._usual()
         for match, confidence in zip(matches, confidences, strict=True):
             if match != match:
                 continue
             level = bisect(self._bounds, confidence)
-            self._weight /= DISCOUNT
-            weight = share * self._weight
-            self._tokens[level] += weight
-            self._matches[level] += weight * match
-            self._expected += weight * self._priors[level]
+            chance = usual[level]
+            recent = kept * recent + share
+            surplus = kept * surplus + share * (match - chance)
+            variance = kept * variance + share * chance * (1 - chance)
+            self._weight /= discount
+            self._tokens[level] += share * self._weight
+            self._matches[level] += share * self._weight * match
+        self.num_recent, self._surplus, self._variance = recent, surplus, variance
         self._chances = []
         if self._weight > _LARGEST_WEIGHT:
-            self._scale(1 / self._weight)
+            self._tokens = [each / self._weight for each in self._tokens]
+            self._matches = [each / self._weight for each in self._matches]
             self._weight = 1.0
 
-    def cap(self, num_tokens: float) -> None:
-        """Keep at most this weight of evidence."""
-        if self.num_tokens > num_tokens:
-            self._scale(num_tokens / self.num_tokens)
-
-    @property
-    def num_tokens(self) -> float:
-        """Return the weight of the evidence."""
-        return sum(self._tokens) / self._weight
+    def fade(self, num_tokens: float) -> bool:
+        """Let recent evidence weigh at most this much, and tell whether it weighed more."""
+        if self.num_recent <= num_tokens:
+            return False
+        share = num_tokens / self.num_recent
+        self.num_recent *= share
+        self._surplus *= share
+        self._variance *= share
+        self._chances = []
+        return True
 
     def chance(self, confidence: float) -> float:
         """Return the chance that a token of such confidence stands."""
@@ -115,20 +129,20 @@ class Survival:
         ]
         return sorted(zip(self._chances or self._estimate(), mixed, strict=True), reverse=True)
 
-    def _estimate(self) -> list[float]:
-        prior, borrowed = PRIOR_TOKENS * self._weight, LEVEL_TOKENS * self._weight
-        # How the arm does on the whole, where an arm does 1 if the priors are right.
-        lift = (sum(self._matches) + prior) / (self._expected + prior)
-        self._chances = [
-            min((matches + borrowed * min(lift * usual, 1.0)) / (tokens + borrowed), LARGEST_CHANCE)
-            for matches, tokens, usual in zip(
+    def _usual(self) -> list[float]:
+        borrowed = LEVEL_TOKENS * self._weight
+        return [
+            (matches + borrowed * prior) / (tokens + borrowed)
+            for matches, tokens, prior in zip(
                 self._matches, self._tokens, self._priors, strict=True
             )
         ]
-        return self._chances
 
-    def _scale(self, factor: float) -> None:
-        self._chances = []
-        self._matches = [factor * each for each in self._matches]
-        self._tokens = [factor * each for each in self._tokens]
-        self._expected *= factor
+    def _estimate(self) -> list[float]:
+        shift = self._surplus / (self._variance + SHIFT_PRECISION)
+        odds = math.exp(min(max(shift, -LARGEST_SHIFT), LARGEST_SHIFT))
+        self._chances = [
+            min(odds * chance / (1 - chance + odds * chance), LARGEST_CHANCE)
+            for chance in self._usual()
+        ]
+        return self._chances

@@ -29,8 +29,11 @@ FEW = (PROMPTS[8], PROMPTS[10])
 MAX_TOKENS = 32
 SEED = 7
 DRAFTERS = tuple(entry.name for entry in read_catalogue()["starter"].drafters)
-POLICIES = (*(f"fixed:{name}" for name in (*DRAFTERS, "ngram")), "random", "ucb")
-MAX_EXPLAINED_SHARE = 0.05
+POLICIES = (*(f"fixed:{name}" for name in (*DRAFTERS, "ngram")), "random", "ucb", "auto")
+MAX_NEAR_TIE_SHARE = {"greedy": 0.002, "coupled": 0.002, "match": 0.01}
+"""Of the tokens that were compared. A BF16 target rounds otherwise in a wider batch. Where the
+largest decides, one token in a thousand is close enough to another for that to matter; `match`
+draws from cumulated probabilities, which every logit moves."""
 
 Rounds = list[RoundDone]
 
@@ -86,17 +89,17 @@ def check_identity(
     for policy in POLICIES:
         options = options_of(policy, scheme, temperature)
         session, chooser = pool.session(options), pool.scheme(options)
-        num_explained = 0
-        num_drafted = 0
+        num_explained = num_compared = num_drafted = 0
         for prompt, own_tokens, own_prompt in zip(prompts, plain, prompt_tokens, strict=True):
             rounds = answer(session, prompt, max_tokens=max_tokens)
             num_drafted += sum(done.drafted for done in rounds)
+            num_compared += len(own_tokens)
             if tokens_of(rounds) != own_tokens:
                 found = explain(target, chooser, SEED, own_prompt, own_tokens, rounds)
                 assert found.is_near_tie, (policy, prompt, found)
                 num_explained += 1
         assert num_drafted > 0
-        assert num_explained <= MAX_EXPLAINED_SHARE * len(prompts)
+        assert num_explained <= MAX_NEAR_TIE_SHARE[scheme] * num_compared
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,14 @@ from metasd_local.lab.simulate import DEFAULT_CURVE, Play, Replay, simulate
 from metasd_local.lab.traces import Trace
 from metasd_local.protocols import PLAIN, Choice, Evidence, Offer, RoundFeedback
 from metasd_local.selection.auto import AutoPolicy
-from metasd_local.selection.experience import CARRIED_TOKENS, Experience
-from metasd_local.selection.survival import DISCOUNT, LENGTH_PRIORS, Survival
+from metasd_local.selection.experience import Experience
+from metasd_local.selection.survival import (
+    DISCOUNT,
+    LENGTH_PRIORS,
+    RECENT_DISCOUNT,
+    SHIFT_PRECISION,
+    Survival,
+)
 
 CURVE = CostCurve({1: 0.010, 2: 0.012, 4: 0.015, 9: 0.025})
 READY = Offer(unread=0, match_length=None)
@@ -118,13 +124,29 @@ def test_evaluating_costs_the_same_small_share_however_many_are_idle(num_drafter
     assert 0.003 < spent_s / decoded_s < 0.02
 
 
+def test_a_drafter_that_was_slow_for_a_moment_is_used_again() -> None:
+    """Who is dropped for a price paid while the machine was busy is not priced again."""
+    policy = auto()
+    policy.begin((PLAIN, "a"))
+    policy.choose(lambda _: READY)
+    good = Evidence([1.0] * 30, margins=[5.0] * 30)
+    policy.observe(PLAIN, round_of(emitted=30, verify_s=0.3, evidence={"a": good}))
+    for draft_s in (0.004, 0.004, 0.004, 0.4, 0.4, 0.4, 0.004):
+        drafted = {"window": 4, "drafted": 4, "accepted": 4, "draft_s": draft_s, "verify_s": 0.017}
+        policy.observe("a", round_of(emitted=5, **drafted))
+    policy.begin((PLAIN, "a"))
+    policy.choose(lambda _: READY)
+    policy.observe(PLAIN, round_of())
+    assert policy.choose(lambda _: READY).arm == "a"
+
+
 def test_only_tokens_worth_verifying_are_kept() -> None:
     policy = auto()
     policy.begin((PLAIN, "a"))
     policy.choose(lambda _: READY)
     sure, unsure = [1.0] * 30, [0.0] * 30
     seen = Evidence([*sure, *unsure], margins=[5.0] * 30 + [0.1] * 30)
-    policy.observe(PLAIN, round_of(emitted=70, evidence={"a": seen}))
+    policy.observe(PLAIN, round_of(emitted=70, verify_s=0.7, evidence={"a": seen}))
     choice = policy.choose(lambda _: READY)
     assert choice.arm == "a"
     assert choice.keeps is not None
@@ -166,7 +188,8 @@ def test_what_was_learned_survives_the_session_and_no_damage_does_harm() -> None
     assert again.expected_tokens > Experience().expected_tokens
     known = again.survival("a", "model")
     assert known.chance(0.75) > again.survival("b", "model").chance(0.75) + 0.2
-    assert known.num_tokens <= CARRIED_TOKENS
+    assert known.num_recent == 0.0
+    unknown = Survival("model").chance(0.75)
     for damage in (
         {},
         {"expected_tokens": "x", "arms": {}},
@@ -174,29 +197,28 @@ def test_what_was_learned_survives_the_session_and_no_damage_does_harm() -> None
         {"expected_tokens": 9.0, "arms": {"a": document["arms"]["a"] | {"matches": [1e9] * 6}}},
         {"expected_tokens": 9.0, "arms": {"a": document["arms"]["a"] | {"kind": "oracle"}}},
     ):
-        assert Experience(damage).survival("a", "model").num_tokens == 0.0
+        assert Experience(damage).survival("a", "model").chance(0.75) == unknown
 
 
 def test_evidence_of_a_model_says_nothing_of_an_index_of_that_name() -> None:
     experience = Experience()
     experience.survival("a", "model").observe([1.0] * 9, [5.0] * 9)
-    assert experience.survival("a", "index").num_tokens == 0.0
-
-
-def exactly(match: float, weight: float, prior: float, whole: float) -> float:
-    """Return a chance by the definition: six tokens of the whole beside the level's own."""
-    return (match + 6 * min(whole * prior, 1.0)) / (weight + 6)
+    assert experience.survival("a", "index").chance(9) == Survival("index").chance(9)
 
 
 def test_survival_counts_fade_and_unknown_tokens_tell_nothing() -> None:
     survival = Survival("index")
     survival.observe([1.0, math.nan, 0.0], [3, 3, 4])
-    assert survival.num_tokens == pytest.approx(1.0 + DISCOUNT)
+    assert survival.num_recent == pytest.approx(1.0 + RECENT_DISCOUNT)
     low, high = LENGTH_PRIORS[:2]
-    # An arm does 1 on the whole if the priors are right; two tokens say that they are.
-    whole = (2.0 + DISCOUNT) / (2.0 + DISCOUNT * low + high)
-    assert survival.chance(3) == pytest.approx(exactly(DISCOUNT, DISCOUNT, low, whole))
-    assert survival.chance(4) == pytest.approx(exactly(0.0, 1.0, high, whole))
+    # By the definition: six tokens of the prior beside those seen, shifted by how all of them did.
+    usual = {3: (DISCOUNT + 6 * low) / (DISCOUNT + 6), 4: 6 * high / 7}
+    surplus = RECENT_DISCOUNT * (1 - low) - high
+    variance = RECENT_DISCOUNT * low * (1 - low) + high * (1 - high)
+    odds = math.exp(surplus / (variance + SHIFT_PRECISION))
+    for length, chance in usual.items():
+        shifted = odds * chance / (1 - chance + odds * chance)
+        assert survival.chance(length) == pytest.approx(shifted)
 
 
 def test_survival_learns_the_chance_of_every_level() -> None:
@@ -205,23 +227,36 @@ def test_survival_learns_the_chance_of_every_level() -> None:
     for _ in range(300):
         confidence = float(rng.uniform(0, 3))
         survival.observe([float(rng.random() < (0.1, 0.5, 0.9)[int(confidence)])], [confidence])
-    assert survival.chance(0.1) < 0.35
-    assert survival.chance(2.5) > 0.75
-    assert survival.num_tokens < 1 / (1 - DISCOUNT)
+    assert survival.chance(0.1) < 0.25
+    assert survival.chance(2.5) > 0.8
+
+
+def test_a_bad_text_shifts_all_levels_and_leaves_what_is_usual() -> None:
+    """The drafter knows as well as ever what it is sure of; it is just worse at this."""
+    survival = Survival("model")
+    for _ in range(20):
+        survival.observe([1.0, 1.0, 1.0, 1.0, 0.0], [0.1, 5.0, 5.0, 0.1, 0.1])
+    before = [survival.chance(margin) for margin in (0.1, 5.0)]
+    survival.observe([0.0] * 10, [0.1] * 10)
+    worse = [survival.chance(margin) for margin in (0.1, 5.0)]
+    assert all(now < was for now, was in zip(worse, before, strict=True))
+    survival.fade(0.0)
+    assert survival.chance(5.0) == pytest.approx(before[1], abs=0.05)
 
 
 def test_survival_weights_never_overflow() -> None:
     survival = Survival("model")
-    for _ in range(40):
+    for _ in range(200):
         survival.observe([1.0] * 200, [0.0] * 200)
     assert survival.chance(0.0) > 0.9
-    assert survival.num_tokens == pytest.approx(1 / (1 - DISCOUNT), rel=1e-3)
+    assert survival.num_recent == pytest.approx(1 / (1 - RECENT_DISCOUNT), rel=1e-3)
+    assert max(survival.to_json()["tokens"]) == pytest.approx(1 / (1 - DISCOUNT), rel=1e-3)
 
 
-def test_survival_keeps_no_more_evidence_than_it_is_capped_to() -> None:
+def test_recent_evidence_weighs_no_more_than_it_is_faded_to() -> None:
     survival = Survival("model")
     survival.observe([1.0] * 40, [0.0] * 40)
-    survival.cap(12.0)
-    assert survival.num_tokens == pytest.approx(12.0)
-    survival.cap(20.0)
-    assert survival.num_tokens == pytest.approx(12.0)
+    survival.fade(12.0)
+    assert survival.num_recent == pytest.approx(12.0)
+    survival.fade(20.0)
+    assert survival.num_recent == pytest.approx(12.0)
