@@ -21,8 +21,8 @@ from metasd_local.selection.survival import Kind
 
 STAY_ROUNDS = 4.0
 """Rounds over which the cost of reading what was missed is spread."""
-EVALUATED_SHARE = 0.008
-"""Share of the decoding time that may be spent on evaluating idle drafters."""
+EVALUATED_SHARE, NOVEL_SHARE = 0.008, 0.06
+"""Share of the decoding time that may be spent on evaluating idle drafters; while one is novel."""
 PRIMED_SHARE = 0.004
 """The same at the beginning of an answer, in advance, of the time it is expected to take."""
 LARGEST_CREDIT = 0.05
@@ -79,7 +79,7 @@ class AutoPolicy:
         self._scores: dict[str, float] = {}
         self._favourite: tuple[Prospect | None, float] = None, 1.0
         """The model that promises most, and its rate, unless `plain` promises more."""
-        self._credit_s = 0.0
+        self._credit_s, self._evaluated_share = 0.0, EVALUATED_SHARE
         self._num_rounds = self._num_tokens = 0
         self._is_started = False
 
@@ -129,7 +129,7 @@ class AutoPolicy:
         self._recent_tokens = RECENT * self._recent_tokens + feedback.emitted
         self._recent_s = RECENT * self._recent_s + seconds
         self._last_length = feedback.drafted
-        self._credit_s += EVALUATED_SHARE * seconds
+        self._credit_s += self._evaluated_share * seconds
         for name, evidence in feedback.evidence.items():
             self._learn_idle(self._known[name], evidence)
         chosen = self._known.get(arm)
@@ -168,11 +168,13 @@ class AutoPolicy:
         )
 
     def _price(self) -> None:
-        """Look at the target's costs; if their proportions have changed, so have all plans."""
+        """Look at what evaluations and verifications may cost; other proportions, other plans."""
         costs = self._costs
         self._one_s = costs.seconds(1) or math.inf
         verify = [(costs.seconds(n) or 0.0) / self._one_s for n in range(1, self._window + 2)]
         self._marginal.clear()
+        is_novel = any(arm.is_novel for arm in self._models)
+        self._evaluated_share = NOVEL_SHARE if is_novel else EVALUATED_SHARE
         known = self._verify or [math.inf]
         if max(abs(new / old - 1) for new, old in zip(verify, known, strict=False)) > SAME_COST:
             self._verify = verify
@@ -224,6 +226,7 @@ class AutoPolicy:
         arm.has_margins = arm.has_margins or bool(evidence.margins)
         num_read = min(max(self._num_tokens - arm.read_until, 1), LONGEST_EVALUATION)
         target_s = self._costs.seconds(num_read) or 1.0
+        arm.num_evaluations += 1
         arm.read_cost.observe(evidence.seconds / target_s)
         num_prompt = len(matches) - self._num_tokens + max(arm.read_until, 0)
         if num_prompt > 0:

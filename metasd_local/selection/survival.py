@@ -68,6 +68,11 @@ class Survival:
         if any(match > token for match, token in zip(self._matches, self._tokens, strict=True)):
             raise ValueError("more matches than tokens")
 
+    @property
+    def num_tokens(self) -> float:
+        """Return the weight of all evidence, in tokens."""
+        return sum(self._tokens) / self._weight
+
     def to_json(self) -> dict[str, Any]:
         """Return what is usual as a document."""
         return {

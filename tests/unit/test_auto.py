@@ -61,6 +61,11 @@ def round_of(emitted: int = 1, **fields: object) -> RoundFeedback:
     return RoundFeedback(**(given | fields))  # type: ignore[arg-type]
 
 
+def drafted_of(window: int, stands: bool) -> dict[str, object]:
+    """Return the fields of a round whose first drafted token stands or not."""
+    return {"window": window, "drafted": 1, "accepted": int(stands), "draft_s": 0.001}
+
+
 def test_useless_drafters_leave_plain_decoding_as_fast_as_it_was() -> None:
     policy = auto()
     first, *rest = (play(policy, dict.fromkeys("abcd", 0.02), 600, seed) for seed in range(4))
@@ -78,11 +83,14 @@ def test_where_every_token_costs_a_whole_round_nothing_is_drafted() -> None:
     steep = CostCurve({1: 0.010, 9: 0.090})
     policy = auto(steep)
     policy.begin((PLAIN, "good"))
-    for _ in range(40):
+    chosen = []
+    for number in range(60):
         choice = policy.choose(lambda _: READY)
         evidence = {name: Evidence([0.7] * 4) for name in choice.evaluated}
-        policy.observe(choice.arm, round_of(evidence=evidence))
-    assert choice.arm == PLAIN
+        drafted = {} if choice.arm == PLAIN else drafted_of(choice.window, number % 10 < 7)
+        policy.observe(choice.arm, round_of(evidence=evidence, **drafted))
+        chosen.append(choice.arm)
+    assert chosen[30:].count(PLAIN) > 25
 
 
 def test_the_first_token_waits_for_no_drafter() -> None:
@@ -117,10 +125,11 @@ def test_evaluating_costs_the_same_small_share_however_many_are_idle(num_drafter
     for _ in range(2000):
         choice = policy.choose(lambda _: Offer(40, None))
         evidence = {name: Evidence([1.0, 0.0] * 8, seconds=0.004) for name in choice.evaluated}
-        feedback = round_of(evidence=evidence)
+        drafted = {} if choice.arm == PLAIN else drafted_of(choice.window, stands=False)
+        feedback = round_of(evidence=evidence, **drafted)
         spent_s += 0.004 * len(evidence)
         decoded_s += feedback.seconds
-        policy.observe(PLAIN, feedback)
+        policy.observe(choice.arm, feedback)
     assert 0.003 < spent_s / decoded_s < 0.02
 
 
