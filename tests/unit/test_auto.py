@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,8 +48,8 @@ def shares(done: Play, num_arms: int) -> list[float]:
     return list(np.bincount(done.arms, minlength=num_arms) / len(done.arms))
 
 
-def round_of(emitted: int = 1, **fields: object) -> RoundFeedback:
-    given: dict[str, object] = {
+def round_of(emitted: int = 1, **fields: Any) -> RoundFeedback:
+    given: dict[str, Any] = {
         "window": 0,
         "drafted": 0,
         "accepted": 0,
@@ -58,10 +59,10 @@ def round_of(emitted: int = 1, **fields: object) -> RoundFeedback:
         "verify_s": 0.01,
         "overlaps": lambda: np.empty(0),
     }
-    return RoundFeedback(**(given | fields))  # type: ignore[arg-type]
+    return RoundFeedback(**(given | fields))
 
 
-def drafted_of(window: int, stands: bool) -> dict[str, object]:
+def drafted_of(window: int, stands: bool) -> dict[str, Any]:
     """Return the fields of a round whose first drafted token stands or not."""
     return {"window": window, "drafted": 1, "accepted": int(stands), "draft_s": 0.001}
 
