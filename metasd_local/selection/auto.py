@@ -226,7 +226,7 @@ class AutoPolicy:
         arm.has_margins = arm.has_margins or bool(evidence.margins)
         num_read = min(max(self._num_tokens - arm.read_until, 1), LONGEST_EVALUATION)
         target_s = self._costs.seconds(num_read) or 1.0
-        arm.num_evaluations += 1
+        arm.is_evaluated = True
         arm.read_cost.observe(evidence.seconds / target_s)
         num_prompt = len(matches) - self._num_tokens + max(arm.read_until, 0)
         if num_prompt > 0:

@@ -18,8 +18,8 @@ HOPE, HOPE_TOKENS = 1.0, 6.0
 """An arm is tried at this over those and its evidence in tokens more than it is known for."""
 CARRIED_TOKENS = 12.0
 """What is carried over of how drafters did in the last answer: soon overruled by what happens."""
-NOVEL_TOKENS, NOVEL_EVALUATIONS = 64.0, 4
-"""A drafter is novel as long as it is known for less than both."""
+NOVEL_TOKENS = 64.0
+"""A drafter is novel until it was evaluated once, unless so much is known of it."""
 CONTINUED = tuple(sum(0.8**i for i in range(num_tokens)) for num_tokens in range(17))
 """Tokens expected to stand of so many more, once the one before them does."""
 UNKNOWN_MARGIN = 0.75
@@ -59,7 +59,7 @@ class Prospect:
         """The rate it may have, for all that is known."""
         self.read_until = 0
         """Tokens of the answer it has read; less than 0 where the prompt is still to be read."""
-        self.num_evaluations = 0
+        self.is_evaluated = False
         self.is_planned = False
         """Whether the plan follows from the latest evidence and costs."""
         self._matches: list[float] = []
@@ -69,8 +69,7 @@ class Prospect:
     @property
     def is_novel(self) -> bool:
         """Whether so little is known that finding out is worth more than usual."""
-        is_unseen = self.num_evaluations < NOVEL_EVALUATIONS
-        return is_unseen and self.survival.num_tokens < NOVEL_TOKENS
+        return not self.is_evaluated and self.survival.num_tokens < NOVEL_TOKENS
 
     def begin_answer(self, read_until: int) -> None:
         """Carry a little of what is known over to an answer."""
