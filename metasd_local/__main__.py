@@ -1,8 +1,19 @@
-"""`python -m metasd_local` is the command `metasd`."""
+"""The command `metasd`, also `python -m metasd_local`: gives the command line the chat it opens."""
 
 import sys
+from functools import partial
 
-from metasd_local.cli import main
+from metasd_local.cli import main as run_command
+from metasd_local.cli.surroundings import process_surroundings
+from metasd_local.selection import POLICIES
+from tui.start import chat
+
+
+def main() -> int:
+    """Run what was typed and return the exit status."""
+    policies = [policy.name for policy in POLICIES]
+    return run_command(sys.argv[1:], process_surroundings(partial(chat, policies=policies)))
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,15 +21,17 @@ usage: metasd [COMMAND] [OPTIONS] ...
 Local chat on llama.cpp. Small models draft ahead, the best of them chosen
 round by round; the answer stays the large model's own.
 
-commands:
   chat [POOL]         talk in the terminal; also what `metasd` alone does
   run [POOL] PROMPT   answer once: text to stdout, a line of figures to stderr
+  download POOL       fetch a pool's files, or user/repo:QUANT, from the Hub
+  ls, show, add, rm   list the pools, look at one, add one of yours, remove one
+  doctor [POOL]       say what works on this machine, and what does not
   bench [POOL]        measure what each drafter and policy gains on this machine
   verify [POOL]       check that drafting leaves the answers as they were
   lab                 simulate and emulate policies, without trained models
 
-A POOL is one large model and its drafters: a name from the catalogue or the
-path of a .gguf file. If none is named, the embedded starter pool answers.
+A POOL is one large model and its drafters: a name from `metasd ls`, a .gguf
+file or user/repo:QUANT. If none is named, the last one used.
 
 examples:
   metasd run "Explain recursion to a child."
@@ -49,6 +51,7 @@ class Command:
     description: str
 
 
+ALIASES = {"list": "ls", "info": "show", "pull": "download", "get": "download"}
 COMMANDS: Mapping[str, Command] = {
     "chat": Command(
         "[POOL]",
@@ -69,6 +72,29 @@ COMMANDS: Mapping[str, Command] = {
         "[POOL]",
         "Check that the pool's answers with drafts are those without: token for token, or by their "
         "law. The exit status is 1 if they are not.",
+    ),
+    "doctor": Command(
+        "[POOL]",
+        "Say what llama.cpp can use of this machine, and of a pool whether its files are sound, "
+        "its drafters fit the target, its memory suffices and drafting can pay; without POOL, of "
+        "all pools that are here, with what was measured before. The exit status is 1 if "
+        "something is broken.",
+    ),
+    "download": Command(
+        "[POOL | user/repo[:QUANT] | user/repo/file.gguf]",
+        "Fetch the missing files of a pool, or one model, from the Hugging Face Hub into its "
+        "cache. A download that was stopped goes on where it ended when it is started again.",
+    ),
+    "ls": Command("", "List the pools: those shipped and those of your own models.toml."),
+    "show": Command("POOL", "Show all that is known of a pool and where its files are."),
+    "add": Command(
+        "NAME --target FILE [--drafter FILE]...",
+        "Write a pool of your own to models.toml. A drafter's name is made of its file's.",
+    ),
+    "rm": Command(
+        "POOL",
+        "Remove a pool's files from the Hugging Face cache, and the pool from your own "
+        "models.toml. Files of other pools that are here and files given by path stay.",
     ),
     "lab simulate": Command("", "Compare policies on drawn traces of acceptance; needs no models."),
     "lab emulate": Command(
@@ -108,6 +134,7 @@ def parse_arguments(arguments: Sequence[str]) -> Request:
     if command == "lab":
         part, rest = _split_command(rest)
         command = f"lab {part}" if part else command
+    command = ALIASES.get(command, command)
     if command not in COMMANDS:
         if command == "lab" and {"-h", "--help"} & set(rest):
             return Request(text=_lab_help())

@@ -6,38 +6,37 @@ Turns options and the name of a pool into a session that is ready to answer.
 from __future__ import annotations
 
 import dataclasses
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from importlib.metadata import version
 from pathlib import Path
 
-from metasd_local.backend.library import devices
 from metasd_local.backend.llama import LlamaModel, LlamaWeights
-from metasd_local.backend.llama_info import ModelInfo
 from metasd_local.backend.llama_sampler import LlamaSampler
-from metasd_local.backend.loader import Loader
-from metasd_local.backend.threads import default_num_threads
-from metasd_local.catalogue import DrafterEntry, Pool
+from metasd_local.backend.loader import MAX_ROWS, Loader, costs_key
+from metasd_local.backend.placement import draft_context
+from metasd_local.backend.threads import thread_budget
 from metasd_local.costs import (
     SLOW,
     CostCurve,
     RunningCosts,
+    TokenCosts,
     measure_curve,
+    measure_token,
     read_curve,
     write_curve,
 )
 from metasd_local.drafters.model import EVALUATED_ROWS, ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
 from metasd_local.drafters.none import NoDrafter
-from metasd_local.drafters.vocabulary import check_vocabulary
 from metasd_local.engine import Engine
 from metasd_local.errors import IncompatibleVocabulary, ModelError, UsageError
+from metasd_local.fit import COSTS_FILE, check_drafter, load_target
 from metasd_local.lab.emulate import Emulation
 from metasd_local.lab.profile import Profile
+from metasd_local.local import LocalDrafter, LocalPool, find_pool, remember_pool
 from metasd_local.options import MAX_WINDOW, Options
-from metasd_local.plan import Plan, find_pool, make_plan
+from metasd_local.plan import Plan, make_plan
 from metasd_local.protocols import NGRAM, Drafter, Scheme
 from metasd_local.selection.experience import Experience
 from metasd_local.selection.factory import is_informed, needs_overlaps
@@ -46,11 +45,7 @@ from metasd_local.state import read_state, write_entry
 from metasd_local.template import ChatTemplate
 from metasd_local.verify import Coupled, Greedy, Match, Rejection
 
-LARGEST_DEFAULT_CONTEXT = 8192
-SMALLEST_DEFAULT_CONTEXT = 512
-COSTS_FILE, PROFILE_FILE = "costs.json", "profile.json"
-MAX_ROWS = 33
-"""Most logits rows of the target: the widest batch of a measured cost curve."""
+PROFILE_FILE = "profile.json"
 QUICK_SIZES, QUICK_DEPTH, QUICK_BUDGET_S = (1, 2, 4, 6, 9), 128, 0.5
 """Of a cost curve that nobody asked for."""
 
@@ -60,7 +55,7 @@ class OpenPool:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: LocalPool,
         *,
         target: LlamaModel,
         weights: LlamaWeights,
@@ -84,9 +79,11 @@ class OpenPool:
         self._drafter_weights = drafter_weights
         self._loader = loader
         self._costs_path = state_path and state_path / COSTS_FILE
-        self._costs_key = _costs_key(weights.info, loader.num_threads)
+        info = weights.info
+        self._costs_key = costs_key(info.path, info.devices, loader.num_threads)
         path = self._costs_path
         self.costs = RunningCosts(read_curve(path, self._costs_key) if path else None)
+        self._token_costs = TokenCosts()
         self._profile_path = None if is_fresh else state_path and state_path / PROFILE_FILE
         known = read_state(self._profile_path) if self._profile_path else {}
         self._experience = Experience(known.get(self._costs_key))
@@ -149,19 +146,31 @@ class OpenPool:
     def measure_costs(self) -> None:
         """Measure what verifying some tokens costs, and remember it, unless that is known already.
 
-        The target's memory is empty afterwards. Raises Cancelled and BackendError.
+        Else, or if the target has something in its memory, measure only what a single token costs
+        there. The memory is afterwards what it was. Raises Cancelled and BackendError.
         """
-        if self.costs.is_measured:
+        target, clock = self.target, time.perf_counter
+        if self.costs.is_measured or target.length:
+            if self.drafters and target.length < target.context_size:
+                seconds = measure_token(target, budget_s=QUICK_BUDGET_S, clock=clock)
+                self._token_costs.add(target.length, seconds)
             return
         curve = measure_curve(
-            self.target,
-            depth=min(QUICK_DEPTH, self.target.context_size // 4),
+            target,
+            depth=min(QUICK_DEPTH, target.context_size // 4),
             budget_s=QUICK_BUDGET_S,
-            clock=time.perf_counter,
+            clock=clock,
             sizes=QUICK_SIZES,
         )
         self.costs.use(curve)
         self.keep_curve(curve)
+
+    def plain_s(self) -> float | None:
+        """Return what a single token would cost the target where its context ends now.
+
+        None if nobody knows.
+        """
+        return self._token_costs.at(self.target.length) or self.costs.seconds(1)
 
     def _keep_experience(self) -> None:
         if self._profile_path is not None and not self._experience.is_empty:
@@ -254,18 +263,19 @@ def open_pool(
     with ExitStack() as resources:
         loader = Loader(
             resources=resources,
-            num_threads=options.threads or default_num_threads(),
-            gpu_layers=options.gpu_layers,
+            num_threads=options.threads or thread_budget().num_threads,
             on_progress=on_progress,
             paths=[wanted.target, *(source.path for source in sources.models)],
         )
-        weights = loader.load(wanted.target)
-        info = weights.info
-        context_size = options.ctx or _default_context(info)
+        costs_path = state_path and state_path / COSTS_FILE
+        weights, placement = load_target(loader, wanted, sources.models, options, costs_path)
+        info, context_size = weights.info, placement.context_size
         target = loader.open(weights, context_size, max_rows=MAX_ROWS)
         drafters: list[Drafter] = []
         drafter_weights: dict[str, LlamaWeights] = {}
-        notices: list[str] = []
+        notices = [*sources.notices]
+        if placement.advice:
+            notices.append(f"{wanted.name} hardly fits into memory: {placement.advice}")
         if info.rollback == "none":
             notices.append(
                 f"{info.name} ({info.architecture}) cannot forget rejected tokens: decoding plainly"
@@ -273,12 +283,10 @@ def open_pool(
         else:
             for source in sources.models:
                 try:
-                    loaded = _load_drafter(loader, source, weights)
-                    model = loader.open(
-                        loaded,
-                        min(context_size, loaded.info.trained_context),
-                        max_rows=EVALUATED_ROWS,
-                    )
+                    is_on_gpu = source.name in placement.drafters_on_gpu
+                    loaded = _load_drafter(loader, source, weights, None if is_on_gpu else 0)
+                    size = draft_context(context_size, loaded.info.trained_context)
+                    model = loader.open(loaded, size, max_rows=EVALUATED_ROWS)
                 except ModelError as error:
                     if sources.are_required:
                         raise
@@ -295,6 +303,9 @@ def open_pool(
                 )
             if sources.has_ngram:
                 drafters.append(NgramDrafter(NGRAM))
+        is_named = (pool or options.pool) is not None
+        if state_path is not None and is_named and not options.fresh:
+            remember_pool(wanted, state_path)  # what only measures, comes afresh
         return OpenPool(
             wanted,
             target=target,
@@ -307,21 +318,6 @@ def open_pool(
             state_path=state_path,
             is_fresh=bool(options.fresh),
         )
-
-
-def _costs_key(info: ModelInfo, num_threads: int) -> str:
-    """Return what a cost curve depends on, as one line."""
-    changed_ns = info.path.stat().st_mtime_ns
-    parts = (platform.node(), info.path.name, info.file_bytes, changed_ns, *info.devices)
-    return " ".join(map(str, (*parts, num_threads, version("llama-cpp-python"))))
-
-
-def _default_context(info: ModelInfo) -> int:
-    """Return what was trained and fits: weights and token memory take half a device at most."""
-    sizes = [device.memory_bytes for device in devices() if device.name in info.devices]
-    free_bytes = min((size for size in sizes if size), default=0) // 2 - info.file_bytes
-    fitting = max(free_bytes // max(info.memory_bytes_per_token, 1), SMALLEST_DEFAULT_CONTEXT)
-    return min(info.trained_context, LARGEST_DEFAULT_CONTEXT, fitting)
 
 
 def _make_scheme(plan: Plan, vocab_size: int) -> Scheme:
@@ -344,19 +340,15 @@ def _make_scheme(plan: Plan, vocab_size: int) -> Scheme:
     return make(sampling, vocab_size, plan.window)
 
 
-def _load_drafter(loader: Loader, entry: DrafterEntry, target: LlamaWeights) -> LlamaWeights:
+def _load_drafter(
+    loader: Loader, entry: LocalDrafter, target: LlamaWeights, gpu_layers: int | None
+) -> LlamaWeights:
     """Load a drafter and check that it fits; raise ModelError if it cannot be used."""
-    weights = loader.load(entry.path)
-    for result in check_vocabulary(target.vocabulary, weights.vocabulary):
+    weights = loader.load(entry.path, gpu_layers)
+    for result in check_drafter(target, weights):
         if not result.holds:
             raise IncompatibleVocabulary(
-                f"its vocabulary differs from the target's in its {result.rule}: "
-                f"{result.detail}; choose a drafter of the target's own family"
+                f"it differs from its target in its {result.rule}: {result.detail}; choose a "
+                "drafter of the target's own family"
             )
-    info = weights.info
-    if info.rollback == "none":
-        raise ModelError(
-            f"{info.name} ({info.architecture}) cannot forget rejected tokens; "
-            "expected a drafter with attention only"
-        )
     return weights

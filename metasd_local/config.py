@@ -22,6 +22,11 @@ def config_path(environment: Mapping[str, str]) -> Path:
     return _base(environment, "XDG_CONFIG_HOME", "~/.config") / "config.toml"
 
 
+def models_path(environment: Mapping[str, str]) -> Path:
+    """Return where the user's own models.toml belongs, whether or not it exists."""
+    return config_path(environment).with_name("models.toml")
+
+
 def chats_path(environment: Mapping[str, str]) -> Path:
     """Return where conversations are kept."""
     return _base(environment, "XDG_DATA_HOME", "~/.local/share") / "chats.db"

@@ -5,6 +5,8 @@ MetasdError
 │   └── ConfigError         the same, found in a configuration file
 ├── ModelError              a model that cannot be loaded or used
 │   └── IncompatibleVocabulary
+├── DownloadError           a file that cannot be fetched or must not be trusted
+│   └── Unavailable         the same, and it may be there when asked again
 ├── TemplateError           a chat template that cannot be rendered or trusted
 ├── BackendError            llama.cpp refused a call
 ├── ContextFull             the token memory has no room left
@@ -34,7 +36,24 @@ class ModelError(MetasdError):
 
 
 class IncompatibleVocabulary(ModelError):
-    """Report a drafter whose vocabulary fails llama.cpp's check against the target's."""
+    """Report a model without a vocabulary, or a drafter whose differs from the target's."""
+
+
+class DownloadError(MetasdError):
+    """Report a file that cannot be fetched, or that is not what was announced."""
+
+
+class Unavailable(DownloadError):
+    """Report a server or a connection that failed, perhaps only now."""
+
+    def __init__(
+        self, message: str, pause_s: float | None = None, *, is_lasting: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.is_lasting = is_lasting
+        """Whether asking again at once would be useless."""
+        self.pause_s = pause_s
+        """For how long the server wants to be left alone, if it said so."""
 
 
 class TemplateError(MetasdError):

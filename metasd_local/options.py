@@ -17,6 +17,7 @@ from metasd_local.values import (
     DOMAINS,
     NAMES,
     PATH,
+    PATHS,
     POLICY_LIST,
     SWITCH,
     TEXT,
@@ -90,6 +91,14 @@ class Options:
     """One of VOCABULARIES."""
     vocab_from: str | None = None
     """Path of a file."""
+    found: bool | None = None
+    target: str | None = None
+    """Path of a file, or user/repo/file.gguf."""
+    drafter: tuple[str, ...] | None = None
+    """Paths of files, or user/repo/file.gguf each."""
+    yes: bool | None = None
+    offline: bool | None = None
+    verify: bool | None = None
 
 
 ANSWERS = ("run", "chat")
@@ -125,7 +134,7 @@ class Option:
     @property
     def is_repeatable(self) -> bool:
         """Tell whether it may be typed several times, every time adding to a tuple."""
-        return self.kind is TEXTS
+        return self.kind in (TEXTS, PATHS)
 
     def parse_text(self, where: str, text: str) -> object:
         """Return the value of a text; raise UsageError that begins with `where`."""
@@ -143,11 +152,13 @@ class Option:
             raise ConfigError(message) from None
 
 
-MODELS = (*ANSWERS, "bench", "verify", "lab emulate")
+MODELS = (*ANSWERS, "bench", "verify", "doctor", "lab emulate")
 """Commands that open models."""
+CATALOGUE = ("ls", "show", "add", "rm")
+"""Commands that read or change the catalogue."""
 
 OPTIONS = (
-    Option("pool", PATH, "POOL", "the pool to use if none is named", "starter", ()),
+    Option("pool", PATH, "POOL", "the pool to use if none is named", "the last one used", ()),
     Option("policy", TEXT, "P", "who drafts; `--policy help` lists them", "auto"),
     Option(
         "drafters",
@@ -253,7 +264,10 @@ OPTIONS = (
         SWITCH,
         "",
         "print one JSON object instead",
-        commands=("run", "bench", "verify", "lab simulate", "lab emulate"),
+        commands=(
+            *("run", "bench", "verify", "doctor", "lab simulate", "lab emulate", "download"),
+            *CATALOGUE,
+        ),
     ),
     Option(
         "trace",
@@ -310,6 +324,18 @@ OPTIONS = (
     Option("drafter-params", COUNT, "N", "size, as 30M", "30M", ("lab make-pair",)),
     Option("vocab", one_of(VOCABULARIES), "SIZE", "32k or 152k", "32k", ("lab make-pair",)),
     Option("vocab-from", PATH, "FILE", "copy this .gguf's vocabulary", "", ("lab make-pair",)),
+    Option("found", SWITCH, "", "GGUF files of other tools too, and what pairs up", "", ("ls",)),
+    Option("target", PATH, "FILE", "the large model: a path or user/repo/file.gguf", "", ("add",)),
+    Option("drafter", PATHS, "FILE", "a drafter, likewise; may be repeated", "", ("add",)),
+    Option("yes", SWITCH, "", "do not ask", "", ("rm",)),
+    Option("offline", SWITCH, "", "never ask the network", "", (*ANSWERS, "download")),
+    Option(
+        "verify",
+        SWITCH,
+        "",
+        "hash what is here, and fetch again what is damaged",
+        commands=("download",),
+    ),
 )
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
-from metasd_local.catalogue import DEFAULT_POOL, DrafterEntry, Pool, pool_of_file, read_catalogue
 from metasd_local.costs import RunningCosts
-from metasd_local.errors import UsageError
+from metasd_local.errors import ModelError, UsageError
+from metasd_local.local import LocalDrafter, LocalPool, named_drafter
 from metasd_local.options import Options, nearest_hint
 from metasd_local.protocols import NGRAM, PLAIN, Policy
 from metasd_local.sampling import SamplerSettings
@@ -17,20 +16,16 @@ from metasd_local.selection.factory import DEFAULT_POLICY, make_policy, policy_w
 from metasd_local.selection.specification import PolicySpecification, parse_policy
 
 
-def names_pool(text: str) -> bool:
-    """Tell whether `text` is a catalogue name or looks like the path of a .gguf file."""
-    is_path = text.endswith(".gguf") and not any(character.isspace() for character in text)
-    return is_path or text in read_catalogue()
-
-
 @dataclass(frozen=True, slots=True)
 class Sources:
     """The drafters to open."""
 
-    models: tuple[DrafterEntry, ...]
+    models: tuple[LocalDrafter, ...]
     has_ngram: bool
     are_required: bool
     """Whether the user named them, so that one that cannot be used is an error."""
+    notices: tuple[str, ...] = ()
+    """What the user should know of drafters that are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +42,7 @@ class Plan:
 
 def make_plan(
     options: Options,
-    pool: Pool,
+    pool: LocalPool,
     costs: RunningCosts | None = None,
     experience: Experience | None = None,
 ) -> Plan:
@@ -69,27 +64,26 @@ def make_plan(
     )
 
 
-def find_pool(text: str | None) -> Pool:
-    """Return the pool of a catalogue name or a .gguf file, None for the one that is always there.
-
-    Raises UsageError.
-    """
-    text = text or DEFAULT_POOL
-    catalogue = read_catalogue()
-    if text not in catalogue and text.endswith(".gguf"):
-        return pool_of_file(Path(text).expanduser())
-    return catalogue[text]
-
-
-def _choose_drafters(pool: Pool, options: Options, specification: PolicySpecification) -> Sources:
+def _choose_drafters(
+    pool: LocalPool, options: Options, specification: PolicySpecification
+) -> Sources:
     """Return what the policy can choose from, and nothing it never would."""
     known = {entry.name: entry for entry in pool.drafters}
-    names = options.drafters or (*known, NGRAM)
-    entries = [known.get(name) or _drafter_of_file(name, pool) for name in names if name != NGRAM]
+    is_named = options.drafters is not None or specification.drafter is not None
+    names = options.drafters or (*known, *pool.missing, NGRAM)
+    wanted = PLAIN if specification.name == PLAIN else specification.drafter
+    entries: list[LocalDrafter] = []
+    notices: list[str] = []
+    for name in names:
+        if name in pool.missing and wanted in (None, name):
+            if is_named:
+                raise ModelError(f"drafter {name}: {pool.missing[name]}")
+            notices.append(f"drafter {name} is not used: {pool.missing[name]}")
+        elif name != NGRAM and name not in pool.missing:
+            entries.append(known.get(name) or named_drafter(name, (*known, *pool.missing)))
     if len({entry.name for entry in entries}) < len(entries):
         raise UsageError(f"--drafters {','.join(names)}: two drafters have the same name")
     has_ngram = NGRAM in names
-    wanted = PLAIN if specification.name == PLAIN else specification.drafter
     if wanted is not None:
         arms = [entry.name for entry in entries] + [NGRAM] * has_ngram
         if wanted not in [*arms, PLAIN]:
@@ -99,21 +93,10 @@ def _choose_drafters(pool: Pool, options: Options, specification: PolicySpecific
             )
         entries = [entry for entry in entries if entry.name == wanted]
         has_ngram = wanted == NGRAM
-    is_named = options.drafters is not None or specification.drafter is not None
-    return Sources(tuple(entries), has_ngram, is_named)
+    return Sources(tuple(entries), has_ngram, is_named, tuple(notices))
 
 
-def _drafter_of_file(text: str, pool: Pool) -> DrafterEntry:
-    if not text.endswith(".gguf"):
-        names = ", ".join([*(entry.name for entry in pool.drafters), NGRAM])
-        raise UsageError(
-            f"--drafters: found {text!r}, expected the path of a .gguf file or one of {names}"
-        )
-    path = Path(text).expanduser()
-    return DrafterEntry(name=path.stem, path=path)
-
-
-def _settle_sampling(options: Options, pool: Pool) -> SamplerSettings:
+def _settle_sampling(options: Options, pool: LocalPool) -> SamplerSettings:
     said = {
         name: getattr(options, name)
         for name in ("temperature", "top_k", "top_p", "min_p", "repeat_penalty")

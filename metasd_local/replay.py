@@ -63,17 +63,19 @@ def recording(open_pool: Callable[..., Any], trace: TraceWriter) -> Callable[...
 class _Recorded:
     """A pool or a session that is what it was, except for what makes a trace."""
 
-    def __init__(self, inner: Any, trace: TraceWriter, costs: Any = None) -> None:
+    def __init__(
+        self, inner: Any, trace: TraceWriter, plain_s: Callable[[], float | None] = lambda: None
+    ) -> None:
         self._inner = inner
         self._trace = trace
-        self._costs = costs
+        self._plain_s = plain_s
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def session(self, options: Options) -> _Recorded:
         """Begin a session that is recorded."""
-        return _Recorded(self._inner.session(options), self._trace, self._inner.costs)
+        return _Recorded(self._inner.session(options), self._trace, self._inner.plain_s)
 
     def send(self, text: str, *, seed: int, max_tokens: int | None = None) -> Iterator[Event]:
         """Answer, and write the answer to the trace. Raises MetasdError."""
@@ -84,7 +86,7 @@ class _Recorded:
             self._inner,
             question=text,
             seed=seed,
-            plain_s=lambda: self._costs.seconds(1),
+            plain_s=self._plain_s,
         )
 
 
@@ -167,12 +169,7 @@ class Replay:
         """Stand in for `compose.open_pool`."""
         return self
 
-    @property
-    def costs(self) -> Replay:
-        """Return what knows the costs."""
-        return self
-
-    def seconds(self, *_: object) -> float | None:
+    def plain_s(self) -> float | None:
         """Return what a single token was thought to cost in the last round."""
         return self._known.plain_s
 

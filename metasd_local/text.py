@@ -222,3 +222,12 @@ def printable(text: str) -> str:
     """
     text = _LINE_BREAKS.sub("\n", text)
     return _INVISIBLE.sub("", _SURROGATES.sub("\ufffd", text))
+
+
+def size_text(num_bytes: float) -> str:
+    """Return a size with three figures, in decimal units as disks are sold."""
+    for unit in ("bytes", "kB", "MB"):
+        if num_bytes < 999.5:
+            return f"{num_bytes:.0f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.{(num_bytes < 99.95) + (num_bytes < 9.995)}f} GB"

@@ -134,5 +134,6 @@ DOMAINS = Kind(
     _check_texts,
 )
 COUNT = Kind("a number such as 350M", str, _check_count)
+PATHS = Kind("a path, or a list of them", str, _check_paths)
 PATH = Kind("a name or a path", str, _check_path)
 SWITCH = Kind("true or false", _from_switch_text, _check_switch)

@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 
 from metasd_local.cli import main
 from metasd_local.cli.surroundings import process_surroundings
+from tui.start import chat
 
 
 def metasd(*arguments: str, cwd: Path | None = None) -> CompletedProcess[str]:
@@ -25,7 +26,7 @@ def metasd_here(*arguments: str) -> CompletedProcess[str]:
     """Run what the process would run, without its start of half a second."""
     stdout, stderr = io.StringIO(), io.StringIO()
     around = dataclasses.replace(
-        process_surroundings(), stdin=io.StringIO(), stdout=stdout, stderr=stderr
+        process_surroundings(chat), stdin=io.StringIO(), stdout=stdout, stderr=stderr
     )
     status = main(arguments, around)
     return CompletedProcess(arguments, status, stdout.getvalue(), stderr.getvalue())

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from metasd_local.config import state_path
+from metasd_local.local import POOLS_FILE
 from tests.tiny_gguf import write_tiny_gguf
 
 HOME_KEY = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
@@ -60,6 +62,12 @@ def _refuse_network() -> Iterator[None]:
         for name in ("connect", "connect_ex"):
             patch.setattr(socket.socket, name, _only_loopback(getattr(socket.socket, name)))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _forget_the_last_pool() -> None:
+    """Without this the pool that one test opened would be the default of the next."""
+    (state_path(os.environ) / POOLS_FILE).unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from metasd_local.events import Event, GenerationDone, PromptRead, RoundDone, Te
 from metasd_local.options import Options
 from metasd_local.sampling import SamplerSettings
 from metasd_local.session import Session, Setup
+from tui.start import chat
 
 ROUND = RoundDone(
     index=0,
@@ -152,6 +153,7 @@ class Shell:
                 open_session=self._open,
                 open_pool=open_pool,
                 names_pool=lambda text: text in ("starter", "big"),
+                chat=chat,
             ),
         )
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CHECKS = (ROOT / ".ci/run").read_text(encoding="utf-8")
 
-OTHER_TOOLS_FLAGS = {"--verbose", "--prefer-binary", "--extra-index-url", "--check"}
+OTHER_TOOLS_FLAGS = {"--verbose", "--prefer-binary", "--extra-index-url", "--no-binary", "--check"}
 
 
 def code_lines() -> list[str]:
@@ -30,9 +30,9 @@ def section(title: str) -> str:
 
 
 def test_the_readme_can_be_read_in_one_go() -> None:
-    """No more than 240 lines besides the generated tables."""
+    """No more than 300 lines besides the generated tables."""
     written = re.sub(r"<!-- bench:.*?<!-- end -->", "", README, flags=re.S)
-    assert len(written.splitlines()) <= 240
+    assert len(written.splitlines()) <= 300
 
 
 def test_checks_run_the_test_command_of_the_readme() -> None:

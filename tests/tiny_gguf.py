@@ -7,6 +7,7 @@ like a target and its drafter.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -14,8 +15,8 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-Architecture: TypeAlias = Literal["llama", "gemma3", "mamba"]
-"""Full attention, sliding-window attention, recurrent."""
+Architecture: TypeAlias = Literal["llama", "gemma3", "mamba", "lfm2"]
+"""Full attention, sliding-window attention, recurrent, hybrid."""
 
 CONTROL_TOKENS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 """Texts of the control tokens, which are the first ids; `<|end|>` ends a generation."""
@@ -43,6 +44,9 @@ def write_tiny_gguf(
     has_bos: bool = True,
     adds_bos: bool = False,
     pre_tokenizer: str = "gpt-2",
+    tokenizer: str = "gpt2",
+    texts: Mapping[int, str] | None = None,
+    tensors_per_part: int = 0,
 ) -> Path:
     """Write a byte-level model with F32 weights and return `path`.
 
@@ -50,14 +54,21 @@ def write_tiny_gguf(
     disturbance: share of every weight's spread that is drawn anew, in [0, 1).
     has_bos: whether the file names a token that begins a sequence.
     pre_tokenizer: llama.cpp's name of the rule that splits a text before pairs are merged.
+    tokenizer: `gpt2`, `rwkv`, or `no_vocab` for a file without a vocabulary.
+    texts: of tokens, in the place of the usual ones.
+    tensors_per_part: if not 0, the model is split, and the path of its first part is returned.
     """
-    writer = gguf.GGUFWriter(path, architecture)
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=tensors_per_part)
     writer.add_name(path.stem)
     writer.add_context_length(context_length)
     writer.add_embedding_length(width)
     writer.add_block_count(num_layers)
     writer.add_layer_norm_rms_eps(1e-5)
-    _add_vocabulary(writer, vocab_size, adds_bos, pre_tokenizer)
+    if tokenizer == "no_vocab":
+        writer.add_tokenizer_model(tokenizer)
+        writer.add_vocab_size(vocab_size)
+    else:
+        _add_vocabulary(writer, vocab_size, adds_bos, pre_tokenizer, tokenizer, texts or {})
     if has_bos:
         writer.add_bos_token_id(BEGIN)
     if chat_template is not None:
@@ -65,16 +76,18 @@ def write_tiny_gguf(
     weights = _Weights(writer, seed, disturbance)
     weights.matrix("token_embd.weight", vocab_size, width, gain=float(np.sqrt(width)))
     weights.matrix("output.weight", vocab_size, width, gain=4.0)
-    weights.vector("output_norm.weight", np.ones(width))
+    norm = "token_embd_norm" if architecture == "lfm2" else "output_norm"
+    weights.vector(f"{norm}.weight", np.ones(width))
     if architecture == "mamba":
         _add_mamba(writer, weights, num_layers, width)
     else:
-        _add_attention(writer, weights, num_layers, width, gemma=architecture == "gemma3")
+        _add_attention(writer, weights, num_layers, width, architecture)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+    parts = sorted(path.parent.glob(f"{path.stem}-00001-of-*.gguf")) if tensors_per_part else []
+    return parts[0] if parts else path
 
 
 class _Weights:
@@ -103,32 +116,47 @@ class _Weights:
 
 
 def _add_attention(
-    writer: gguf.GGUFWriter, weights: _Weights, num_layers: int, width: int, *, gemma: bool
+    writer: gguf.GGUFWriter,
+    weights: _Weights,
+    num_layers: int,
+    width: int,
+    architecture: Architecture,
 ) -> None:
+    gemma, hybrid = architecture == "gemma3", architecture == "lfm2"
     head_size = width // NUM_HEADS
     inner = 2 * width
     writer.add_feed_forward_length(inner)
     writer.add_head_count(NUM_HEADS)
-    writer.add_head_count_kv(NUM_HEADS // 2)
+    writer.add_head_count_kv(
+        [0, *[NUM_HEADS // 2] * (num_layers - 1)] if hybrid else NUM_HEADS // 2
+    )
     writer.add_key_length(head_size)
     writer.add_value_length(head_size)
     writer.add_rope_freq_base(10000.0)
     writer.add_rope_dimension_count(head_size)
     if gemma:
         writer.add_sliding_window(16)
+    if hybrid:
+        writer.add_shortconv_l_cache(3)
     for layer in range(num_layers):
         block = f"blk.{layer}"
         names = ["attn_norm", "ffn_norm"]
         if gemma:
             names += ["post_attention_norm", "post_ffw_norm"]
+        if gemma or (hybrid and layer):
             weights.vector(f"{block}.attn_q_norm.weight", 2 * np.ones(head_size))
             weights.vector(f"{block}.attn_k_norm.weight", 2 * np.ones(head_size))
         for name in names:
             weights.vector(f"{block}.{name}.weight", np.ones(width))
-        weights.matrix(f"{block}.attn_q.weight", width, width, gain=2.0)
-        weights.matrix(f"{block}.attn_k.weight", width // 2, width)
-        weights.matrix(f"{block}.attn_v.weight", width // 2, width, gain=2.0)
-        weights.matrix(f"{block}.attn_output.weight", width, width)
+        if hybrid and not layer:
+            weights.matrix(f"{block}.shortconv.conv.weight", width, 3)
+            weights.matrix(f"{block}.shortconv.in_proj.weight", 3 * width, width)
+            weights.matrix(f"{block}.shortconv.out_proj.weight", width, width)
+        else:
+            weights.matrix(f"{block}.attn_q.weight", width, width, gain=2.0)
+            weights.matrix(f"{block}.attn_k.weight", width // 2, width)
+            weights.matrix(f"{block}.attn_v.weight", width // 2, width, gain=2.0)
+            weights.matrix(f"{block}.attn_output.weight", width, width)
         weights.matrix(f"{block}.ffn_gate.weight", inner, width, gain=2.0)
         weights.matrix(f"{block}.ffn_up.weight", inner, width)
         weights.matrix(f"{block}.ffn_down.weight", width, inner)
@@ -158,16 +186,22 @@ def _add_mamba(writer: gguf.GGUFWriter, weights: _Weights, num_layers: int, widt
 
 
 def _add_vocabulary(
-    writer: gguf.GGUFWriter, vocab_size: int, adds_bos: bool, pre_tokenizer: str
+    writer: gguf.GGUFWriter,
+    vocab_size: int,
+    adds_bos: bool,
+    pre_tokenizer: str,
+    tokenizer: str,
+    texts: Mapping[int, str],
 ) -> None:
     num_pairs = vocab_size - len(CONTROL_TOKENS) - NUM_BYTES
     if not 1 <= num_pairs <= 26 * 26:
         raise ValueError(f"vocab_size {vocab_size} is outside 262..937")
     letters = "etaoinshrdlcumwfgypbvkjxqz"
     pairs = [first + second for first in letters for second in letters][:num_pairs]
-    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_model(tokenizer)
     writer.add_tokenizer_pre(pre_tokenizer)
-    writer.add_token_list([*CONTROL_TOKENS, *_byte_texts(), *pairs])
+    usual = enumerate([*CONTROL_TOKENS, *_byte_texts(), *pairs])
+    writer.add_token_list([texts.get(token, text) for token, text in usual])
     writer.add_token_types(
         [gguf.TokenType.CONTROL] * len(CONTROL_TOKENS)
         + [gguf.TokenType.NORMAL] * (NUM_BYTES + num_pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -24,12 +25,12 @@ from tui.commands import COMMANDS, Command, complete, find_command, hints, is_co
 from tui.complaints import complaining
 from tui.conversation import Conversation
 from tui.desk import Changes, Desk
-from tui.editor import edit_outside
 from tui.help import help_text
-from tui.jobs import obey_shell
-from tui.keys import KEYS, key_name
+from tui.jobs import obey_shell, suspend
+from tui.keys import KEYS, KEYS_BY_NAME, key_name
 from tui.marks import Legend
 from tui.memory import read_memory, write_memory
+from tui.outside import edit_outside
 from tui.pace import Pace
 from tui.panel import panel
 from tui.prompt import Prompt
@@ -88,7 +89,6 @@ class ChatApp(App[None]):
         self._memory = read_memory(state_path)
         self.is_drawing = False
         """Whether the screen is behind what happened."""
-        self._could_stop = False
         self._refreshed_s = 0.0
         self._pace = Pace()
         self._timer: Timer | None = None
@@ -98,7 +98,7 @@ class ChatApp(App[None]):
         """Yield the conversation and the panel, and below them what is one line each."""
         with Horizontal(id="middle"):
             with Vertical(id="conversation"):
-                yield Transcript(self.legend)
+                yield Transcript(self.legend, self.key_of("reasoning"))
             with VerticalScroll(id="side", can_focus=False):
                 yield Static(id="panel")
         yield Board()
@@ -130,6 +130,7 @@ class ChatApp(App[None]):
 
     @on(Prompt.Sent)
     async def _send(self, event: Prompt.Sent) -> None:
+        self.clear_notifications()
         try:
             if is_command(event.text):
                 self.prompt.remember(event.text)
@@ -209,27 +210,22 @@ class ChatApp(App[None]):
             self.legend,
             has_panel=has_panel,
             has_legend=memory.shows_tokens,
-            follows=self.transcript.follows,
+            end_key="" if self.transcript.follows else self.key_of("end"),
         )
-        if self._can_stop != self._could_stop:
-            self._could_stop = self._can_stop
-            self.refresh_bindings()
-
-    @property
-    def _can_stop(self) -> bool:
-        return self.desk.is_answering or self.prompt.editing is not None
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer to stop only what can be stopped, and below another screen nothing but to leave."""
+        """Offer nothing below another screen but to leave, and no panel that has no room."""
         if len(self.screen_stack) > 1 and self.screen.is_modal:
             return action in ALWAYS or action not in ACTIONS
-        if action == "switch_panel":
-            return self.size.width >= WIDE
-        return action != "stop" or self._can_stop
+        return action != "switch_panel" or self.size.width >= WIDE
 
     def on_resize(self) -> None:
         """Fold or unfold the panel, once the new size is known."""
         self.call_later(self._refresh)
+
+    def key_of(self, name: str) -> str:
+        """Return the keys of an action, given its id, as they are written on a keyboard."""
+        return key_name(self.keymap.get(name, KEYS_BY_NAME[name]))
 
     async def _show_welcome(self) -> None:
         setup = self.desk.setup
@@ -286,13 +282,12 @@ class ChatApp(App[None]):
         self._begin_drawing()
 
     def action_stop(self) -> None:
-        """Stop the answer, or leave a question as it was."""
+        """Stop the answer, else put away what is being typed."""
         if self.desk.is_answering:
             self.desk.stop()
             self._draw_in(self._pace.begin())
-        elif self.prompt.editing is not None:
-            self.prompt.editing = None
-            self.prompt.put("")
+        else:
+            self.prompt.put_away()
         self._refresh()
 
     def action_help_quit(self) -> None:
@@ -300,8 +295,9 @@ class ChatApp(App[None]):
         if self.desk.is_answering:
             self.action_stop()
         else:
-            keys = key_name(self.keymap.get("quit", "ctrl+q"))
-            self.notify(f"{keys} leaves; selected text would have been copied", markup=False)
+            self.notify(
+                f"{self.key_of('quit')} leaves; selected text would have been copied", markup=False
+            )
 
     @complaining
     async def action_new(self) -> None:
@@ -372,6 +368,8 @@ class ChatApp(App[None]):
             if key.action not in with_command:
                 run = partial(self.run_action, f"app.{key.action}")
                 yield SystemCommand(key.description, key.tooltip, run)
+        if os.name != "nt":
+            yield SystemCommand("Suspend", "go back to the shell, where `fg` goes on", suspend)
         yield from super().get_system_commands(screen)
 
     @complaining

@@ -28,19 +28,24 @@ class Board(Vertical):
         yield Static(id="hints")
 
     def draw(
-        self, desk: Desk, legend: Legend, *, has_panel: bool, has_legend: bool, follows: bool
+        self, desk: Desk, legend: Legend, *, has_panel: bool, has_legend: bool, end_key: str
     ) -> None:
-        """Draw legend and status; with a panel the status says only what that does not."""
+        """Draw legend and status; with a panel the status says only what that does not.
+
+        end_key: what brings to the end of the conversation; empty there.
+        """
         line = self.query_one("#legend", Static)
         line.display = has_legend and bool(legend.arms)
         redraw(line, legend_line(legend))
         redraw(
-            self.query_one("#status", Static), _status(desk, has_panel=has_panel, follows=follows)
+            self.query_one("#status", Static), _status(desk, has_panel=has_panel, end_key=end_key)
         )
 
     def hint(self, found: Sequence[tuple[str, str]]) -> None:
         """Show what a line may become, and what each is about."""
         box = self.query_one("#hints", Static)
+        if not found and not box.display:  # most keys type no command, and an update is a layout
+            return
         box.display = bool(found)
         width = max((len(name) for name, _ in found), default=0)
         lines = [f"{name:{width}}  {summary}".rstrip() for name, summary in found[:MOST_HINTS]]
@@ -49,7 +54,7 @@ class Board(Vertical):
         box.update(plain("\n".join(lines)))
 
 
-def _status(desk: Desk, *, has_panel: bool, follows: bool) -> Content:
+def _status(desk: Desk, *, has_panel: bool, end_key: str) -> Content:
     if desk.setup is None:
         return plain(
             f"loading the models {percent(desk.loaded)}"
@@ -66,4 +71,4 @@ def _status(desk: Desk, *, has_panel: bool, follows: bool) -> Content:
         read, total = desk.reading or (0, 0)
         share = f"{percent(min(read / total, 1))} of {total:,} tokens" if total else "the prompt"
         return plain(f"reading {share} · ").append(line)
-    return line if follows else plain("↓ more below, Ctrl+End · ").append(line)
+    return plain(f"↓ more below, {end_key} · ").append(line) if end_key else line

@@ -106,6 +106,12 @@ def _settings(_: ChatApp, text: str) -> list[str]:
     return [f"{name} {each}" for each in _beginning(value, ["default"])] if value else []
 
 
+def _pools(_: ChatApp, text: str) -> list[str]:
+    from metasd_local.catalogue import read_catalogue  # loads numpy
+
+    return _beginning(text, [pool.name for pool in read_catalogue()])
+
+
 def _paths(_: ChatApp, text: str) -> list[str]:
     folder, slash, beginning = text.rpartition("/")
     start = Path(folder + slash or ".").expanduser()
@@ -146,6 +152,7 @@ COMMANDS = (
         run=handlers.change_setting,
         follow=_settings,
     ),
+    Command("download", "fetch a pool and open it", "POOL", run=handlers.download, follow=_pools),
     Command("stats", "figures of the last answer, arm by arm", run=handlers.show_stats),
     Command(
         "copy",

@@ -132,7 +132,8 @@ class Desk:
 
     def _change(self, changes: Mapping[str, Any]) -> None:
         # Imported when needed: it loads numpy.
-        from metasd_local.plan import find_pool, make_plan
+        from metasd_local.local import find_pool
+        from metasd_local.plan import make_plan
 
         if "load" in self._jobs:
             raise UsageError("the models are still being loaded")
@@ -181,7 +182,7 @@ class Desk:
     def check_idle(self) -> None:
         """Raise UsageError while an answer is given."""
         if self.is_answering:
-            raise UsageError("the answer is still being given; Esc stops it")
+            raise UsageError("the answer is still being given; stop it first")
 
     def stop(self) -> None:
         """End the answer that is being given."""

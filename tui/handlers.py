@@ -12,6 +12,7 @@ from metasd_local.errors import UsageError
 from metasd_local.options import nearest_hint
 from tui.export import code_blocks, default_path, export
 from tui.figures import stats_lines
+from tui.outside import download_outside
 from tui.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -111,6 +112,16 @@ async def read(app: ChatApp, rest: str) -> None:
     if "\0" in text:
         raise UsageError(f"{path}: is no text file, expected one in UTF-8")
     app.prompt.attach(path.name, text)
+
+
+async def download(app: ChatApp, rest: str) -> None:
+    """Fetch a pool of the catalogue and open it."""
+    from metasd_local.catalogue import read_catalogue  # loads numpy
+
+    app.desk.check_idle()
+    pool = read_catalogue()[rest].name
+    download_outside(app, pool)
+    app.change_options(pool=pool)
 
 
 async def export_chat(app: ChatApp, rest: str) -> None:

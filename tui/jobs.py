@@ -27,3 +27,8 @@ def obey_shell(app: App[Any]) -> None:
 
     loop.add_signal_handler(signal.SIGTSTP, stop)
     loop.add_signal_handler(signal.SIGCONT, partial(app.refresh, layout=True))
+
+
+def suspend() -> None:
+    """Do what the shell's Ctrl+Z would, which is typed text here."""
+    os.kill(os.getpid(), signal.SIGTSTP)

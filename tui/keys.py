@@ -13,7 +13,13 @@ from metasd_local.options import nearest_hint
 
 _ROWS = (
     # id, key, action, label, what it does
-    ("stop", "escape", "stop", "Stop", "stop the answer; what was said stays"),
+    (
+        "stop",
+        "escape",
+        "stop",
+        "Stop",
+        "stop the answer, which stays; else put away what is typed, Up brings it back",
+    ),
     ("help", "f1", "help", "Help", "keys, commands, columns of the panel"),
     ("view", "f2", "switch_view", "View", "answers as Markdown, or as tokens with their drafters"),
     ("panel", "f3", "switch_panel", "Panel", "show or fold the panel"),
@@ -27,7 +33,7 @@ _ROWS = (
     ("page-up", "pageup", "scroll_page(-1)", "Page up", "scroll up"),
     ("page-down", "pagedown", "scroll_page(1)", "Page down", "scroll down"),
     ("end", "ctrl+end", "follow", "End", "go to the end and follow the text"),
-    ("palette", "ctrl+p", "command_palette", "Palette", "all commands, themes, screenshot"),
+    ("palette", "ctrl+p", "command_palette", "Menu", "all commands, themes, screenshot"),
     ("quit", "ctrl+q", "quit", "Quit", "leave; every conversation is saved"),
 )
 _NOT_IN_FOOTER = ("copy", "reasoning", "editor", "page-up", "page-down", "end")
@@ -38,6 +44,7 @@ KEYS = tuple(
     )
     for name, key, action, label, text in _ROWS
 )
+KEYS_BY_NAME = {key.id or "": key.key for key in KEYS}
 FIXED = ("enter", "ctrl+j", "ctrl+m", "shift+enter", "alt+enter", "up", "down", "left", "right")
 """Keys that type or move, which nobody may give another meaning."""
 MODIFIERS = {"ctrl", "alt", "shift", "super", "hyper", "meta"}
@@ -49,7 +56,7 @@ def read_keymap(said: Mapping[str, object], path: Path) -> dict[str, str]:
 
     Raises ConfigError.
     """
-    keymap = {binding.id: binding.key for binding in KEYS if binding.id}
+    keymap = dict(KEYS_BY_NAME)
     taken: dict[str, str] = {}
     for name, keys in said.items():
         if name not in keymap:

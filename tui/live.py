@@ -24,11 +24,17 @@ class Live:
 
     def begin(self) -> None:
         """Forget the last answer."""
-        self.plain_s: float | None = None
-        """What a single token costs the target; None if not known."""
         self.scores: Mapping[str, float] = {}
         self.strip: deque[RoundDone] = deque(maxlen=NUM_STRIP_ROUNDS)
         """The last rounds."""
+        self._token_now_s: float | None = None
+        """What a single token costs the target here; None if not known."""
+        self._tokens_s = 0.0
+        self._num_known = 0
+        """Tokens whose cost is known, and is in the sum."""
+        self._own_s = 0.0
+        self._num_rows = 0
+        """Tokens that were verified, drafted or not."""
         self._read_s = 0.0
         self._waited_s: float | None = None
         self._stats = Stats()
@@ -42,7 +48,12 @@ class Live:
             self._read_s = event.seconds
         self._stats.observe(event)
         if isinstance(event, RoundDone):
-            self.plain_s = step.plain_s
+            self._own_s += event.own_s
+            self._num_rows += event.drafted + 1
+            self._token_now_s = step.plain_s
+            if step.plain_s is not None:
+                self._tokens_s += step.plain_s * len(event.emitted)
+                self._num_known += len(event.emitted)
             if self._waited_s is None:
                 self._waited_s = self._read_s + event.seconds + event.own_s
             self.scores = event.scores
@@ -55,6 +66,23 @@ class Live:
     def snapshot(self) -> Snapshot:
         """Return the counters."""
         return self._stats.snapshot
+
+    @property
+    def plain_s(self) -> float | None:
+        """Return what the tokens of this answer would have cost the target one by one, each.
+
+        Each where it stands: a token costs more the longer the context is. None if not known.
+        """
+        return self._with_own(self._tokens_s / self._num_known if self._num_known else None)
+
+    @property
+    def plain_now_s(self) -> float | None:
+        """Return what the next token would cost the target alone; None if not known."""
+        return self._with_own(self._token_now_s)
+
+    def _with_own(self, token_s: float | None) -> float | None:
+        """Add what is computed outside the model for every token that is verified."""
+        return None if token_s is None else token_s + self._own_s / max(self._num_rows, 1)
 
     @property
     def seconds_to_first_token(self) -> float | None:

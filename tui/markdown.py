@@ -16,15 +16,15 @@ from textual.highlight import highlight
 from textual.style import Style
 
 from tui.growing import Rows
-from tui.show import NOTHING, Painter, Piece
+from tui.show import MUTED, NOTHING, Painter, Piece
 
 NUM_CODE_LINES = 16
 """Lines of an unfinished code block that are painted again with every piece of it, or twice."""
 STYLES = {
     **{"h1": "bold underline $text-primary", "h2": "bold $text-primary", "th": "bold"},
-    **{"h3": "bold", "h4": "bold", "h5": "bold", "h6": "bold", "mark": "$text-muted"},
+    **{"h3": "bold", "h4": "bold", "h5": "bold", "h6": "bold", "mark": MUTED},
     **{"strong": "bold", "em": "italic", "s": "strike", "link": "underline $text-primary"},
-    **{"code_inline": "$text-warning", "image": "$text-muted"},
+    **{"code_inline": "$text-warning", "image": MUTED},
 }
 BAR, BULLET, GAP = "▌ ", "• ", "  "
 NARROWEST_COLUMN = 4

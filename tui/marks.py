@@ -9,6 +9,8 @@ from tui.conversation import Mark
 
 OWN = ""
 """Marks what the target said itself."""
+PLAIN = "plain"
+"""The arm that drafts nothing, so that nothing is marked with it."""
 
 COLOURS = (
     *("$text-primary", "$text-success", "$text-warning", "$text-accent", "$text-error"),

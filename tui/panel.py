@@ -10,29 +10,28 @@ from textual.content import Content
 from metasd_local.stats import ArmCounts, Snapshot
 from tui.figures import gain, gain_text, percent, sparkline, speed
 from tui.live import NUM_RECENT_ROUNDS, Live
-from tui.marks import OWN, Legend
-from tui.show import plain
+from tui.marks import PLAIN, Legend
+from tui.show import MUTED, plain
 
 if TYPE_CHECKING:
     from metasd_local.session import Setup
 
-NAME_WIDTH = 12
+NAME_WIDTH = 14
 HEADER = f"  {'arm':{NAME_WIDTH}} rounds  acc.  len tok/s score recent"
 COUNTS = "0123456789abcdefg"
 """How the accepted tokens of a round are written, up to the widest window."""
-MUTED = "$text-muted"
 
 
 def panel(live: Live, setup: Setup, legend: Legend) -> Content:
     """Return everything there is to know about the answer that is being given."""
     snapshot = live.snapshot
-    now = live.speed_now if snapshot.finish_reason is None else snapshot.tokens_per_second
+    now, plain_s = _speed(live, is_busy=snapshot.finish_reason is None)
     lines = [
-        plain(f"{setup.pool} · {setup.policy} · {setup.scheme}", "bold"),
+        plain(f"pool {setup.pool} · policy {setup.policy} · {setup.scheme}", "bold"),
         plain(f"{setup.device} · {_threads(setup)} · context {context_text(snapshot, setup)}"),
         plain(
             f"{speed(now)} tok/s {'now' if snapshot.finish_reason is None else ''}".rstrip()
-            + f" · plain ~{speed(_plain_speed(live))} · gain {gain_text(gain(now, live.plain_s))}"
+            + f" · plain ~{_plain_speed(plain_s)} · gain {gain_text(gain(now, plain_s))}"
         ),
     ]
     if snapshot.prompt_tokens:
@@ -46,7 +45,7 @@ def panel(live: Live, setup: Setup, legend: Legend) -> Content:
     lines += [_arm_row(name, live, snapshot, legend) for name in names]
     if live.strip:
         arms = [
-            (legend.sign(event.arm) if event.drafted else "·", legend.colour(event.arm))
+            (legend.sign(event.arm), legend.colour(event.arm)) if event.drafted else "·"
             for event in live.strip
         ]
         counts = "".join(COUNTS[min(event.accepted, len(COUNTS) - 1)] for event in live.strip)
@@ -65,13 +64,13 @@ def status(live: Live, setup: Setup, *, is_busy: bool) -> Content:
     if not snapshot.rounds:
         parts = [setup.pool, setup.policy, setup.device, _threads(setup)]
         return plain(" · ".join((*parts, f"context {setup.context_size}")))
-    now = live.speed_now if is_busy else snapshot.tokens_per_second
+    now, plain_s = _speed(live, is_busy=is_busy)
     parts = [
         f"▸{live.arm}" if is_busy else setup.policy,
         f"{speed(now)} tok/s",
-        f"plain ~{speed(_plain_speed(live))}",
-        gain_text(gain(now, live.plain_s)),
-        f"{percent(snapshot.acceptance_rate)} accepted",
+        f"plain ~{_plain_speed(plain_s)}",
+        gain_text(gain(now, plain_s)),
+        *([f"{percent(snapshot.acceptance_rate)} accepted"] if snapshot.drafted else []),
         f"context {percent((snapshot.prompt_tokens + snapshot.emitted) / setup.context_size)}",
     ]
     return plain(" · ".join(parts))
@@ -88,22 +87,34 @@ def _arm_row(name: str, live: Live, snapshot: Snapshot, legend: Legend) -> Conte
     share = counts.rounds / snapshot.rounds if snapshot.rounds else None
     length = f"{counts.emitted / counts.rounds:.1f}" if counts.rounds else "-"
     pace = speed(counts.emitted / counts.seconds if counts.seconds else None)
-    score = live.scores.get(name)
-    shown_score = "-" if score is None else f"{score:.2f}" if math.isfinite(score) else "new"
     is_current = name == live.arm and snapshot.finish_reason is None
-    colour = legend.colour(name) if name != OWN else ""
+    sign, colour = (" ", "") if name == PLAIN else (legend.sign(name), legend.colour(name))
     return Content.assemble(
         ("▸" if is_current else " ", "bold"),
-        (legend.sign(name), f"{colour} bold"),
+        (sign, f"{colour} bold"),
         plain(f"{name[:NAME_WIDTH]:{NAME_WIDTH}}", f"{colour} bold" if is_current else colour),
         f" {percent(share):>6} {percent(counts.acceptance_rate):>5} {length:>4} {pace:>5} ",
-        f"{shown_score:>5} ",
+        f"{_score(live.scores.get(name)):>5} ",
         f"{sparkline(live.recent(name)):{NUM_RECENT_ROUNDS}}",
     )
 
 
-def _plain_speed(live: Live) -> float | None:
-    return 1 / live.plain_s if live.plain_s else None
+def _score(score: float | None) -> str:
+    """Return a reward in [0, 1], tokens per second, or `new` for an arm not yet tried."""
+    if score is None:
+        return "-"
+    return f"{score:.{2 if score < 10 else 0}f}" if math.isfinite(score) else "new"
+
+
+def _speed(live: Live, *, is_busy: bool) -> tuple[float | None, float | None]:
+    """Return tokens per second and a token's plain cost: of now, else of the whole answer."""
+    if is_busy:
+        return live.speed_now, live.plain_now_s
+    return live.snapshot.tokens_per_second, live.plain_s
+
+
+def _plain_speed(plain_s: float | None) -> str:
+    return speed(1 / plain_s if plain_s else None)
 
 
 def _threads(setup: Setup) -> str:

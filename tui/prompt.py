@@ -50,6 +50,14 @@ class Prompt(TextArea):
         self.load_text(text)
         self.move_cursor(self.document.end)
 
+    def put_away(self) -> None:
+        """Leave everything as it was before something was typed; the history keeps the text."""
+        if self.text.strip():
+            self.remember(self.text)
+        self.editing, self._attached = None, []
+        self.put("")
+        self._label()
+
     def attach(self, name: str, text: str) -> None:
         """Send a text with the question."""
         self._attached.append((name, text))
@@ -84,7 +92,7 @@ class Prompt(TextArea):
 
     def _label(self) -> None:
         replaced = "" if self.editing is None else f"instead of question {self.editing + 1}"
-        self.border_title = replaced and f"{replaced} · Esc leaves it as it is"
+        self.border_title = replaced and f"{replaced} · Stop leaves it as it is"
         sizes = "; ".join(f"{name}, {len(text):,} characters" for name, text in self._attached)
         # A string would be read as markup.
         self.border_subtitle = plain(sizes)

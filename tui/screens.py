@@ -16,7 +16,7 @@ from textual.widgets import Footer, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from metasd_local.errors import MetasdError
-from tui.show import plain
+from tui.show import MUTED, plain
 from tui.store import Entry, Store
 
 
@@ -126,7 +126,7 @@ class ChatsScreen(ModalScreen[int | None]):
         if (entry := self._selected) is None or self._renaming is not None:
             return
         if entry.id == self._current:
-            self._say("this conversation is open; begin another one (Ctrl+N), then delete it")
+            self._say("this conversation is open; begin another one with /clear, then delete it")
             return
         if self._doomed != entry.id:
             self._doomed = entry.id
@@ -161,7 +161,7 @@ class ChatsScreen(ModalScreen[int | None]):
     def _row(self, entry: Entry) -> Content:
         when = datetime.fromtimestamp(entry.changed_s).strftime("%d %b %H:%M")
         sign = "▸" if entry.id == self._current else " "
-        return plain(f"{sign} {when}  {entry.num_turns:>4} ", "$text-muted").append(
+        return plain(f"{sign} {when}  {entry.num_turns:>4} ", MUTED).append(
             plain(entry.title.replace("\n", " "))
         )
 

@@ -18,7 +18,7 @@ from textual.widgets import Checkbox, Footer, Input, Label, Static, TextArea
 from metasd_local.errors import MetasdError, UsageError
 from metasd_local.options import OPTIONS, SCHEMES
 from tui.desk import Desk
-from tui.show import plain
+from tui.show import MUTED, plain
 
 NAMES = (
     *("pool", "policy", "drafters", "temperature", "top-k", "top-p", "min-p", "repeat-penalty"),
@@ -156,5 +156,5 @@ class SettingsScreen(ModalScreen[None]):
             self.dismiss()
 
     def _say(self, what: str | MetasdError) -> None:
-        style = "$text-error" if isinstance(what, MetasdError) else "$text-muted"
+        style = "$text-error" if isinstance(what, MetasdError) else MUTED
         self.query_one("#notice", Static).update(plain(str(what), style))

@@ -22,6 +22,8 @@ MARGIN = 1
 """Empty columns on both sides of the text."""
 TAB = "    "
 WORDS = re.compile(r"\s*\S+\s*")
+MUTED = "dim"
+"""The style of what matters less; `$text-muted` is white in a text without a background."""
 NARROWEST = 8
 """Columns that text gets, however much stands before it."""
 
@@ -53,12 +55,15 @@ class Painter:
         *,
         shows_tokens: bool,
         shows_reasoning: bool,
+        fold_key: str,
     ) -> None:
         self.width = width - 2 * MARGIN
         self.legend = legend
         self.shows_tokens = shows_tokens
         """Whether answers are to be shown as tokens, else as Markdown."""
         self.shows_reasoning = shows_reasoning
+        self.fold_key = fold_key
+        """What opens and folds the reasoning."""
         self._widget = widget
 
     def paint(self, piece: Piece, line: int) -> list[Strip]:
@@ -146,11 +151,11 @@ def redraw(widget: Static, content: Content) -> None:
 
 def legend_line(legend: Legend) -> Content:
     """Return which sign is whose."""
-    parts: list[Content | tuple[str, str]] = []
+    parts: list[Content | tuple[str, str]] = [("drafted by ", MUTED)]
     for arm in legend.arms:
         parts += (
             (legend.sign(arm), f"{legend.colour(arm)} bold"),
             plain(arm, f"{legend.colour(arm)} underline"),
             (" ", ""),
         )
-    return Content.assemble(*parts, ("unmarked: the target's own", "$text-muted"))
+    return Content.assemble(*parts, ("· unmarked: the target's own", MUTED))

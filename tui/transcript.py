@@ -35,12 +35,13 @@ class Transcript(ScrollView, can_focus=False):
 
     COMPONENT_CLASSES = {f"transcript--{kind}" for kind in KINDS}  # noqa: RUF012
 
-    def __init__(self, legend: Legend) -> None:
+    def __init__(self, legend: Legend, fold_key: str) -> None:
         super().__init__()
         self.follows = True
         self.shows_tokens = False
         self._shows_reasoning = False
         self._legend = legend
+        self._fold_key = fold_key
         self._items: list[Item] = []
         self._starts = [0]
         """The first row of every item, and what there are in all."""
@@ -220,6 +221,7 @@ class Transcript(ScrollView, can_focus=False):
             self._legend,
             shows_tokens=self.shows_tokens,
             shows_reasoning=self._shows_reasoning,
+            fold_key=self._fold_key,
         )
 
     def _arrange(self) -> None:

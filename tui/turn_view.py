@@ -11,7 +11,7 @@ from textual.strip import Strip
 
 from tui.conversation import Turn
 from tui.growing import Rows, SourceText
-from tui.show import NOTHING, Painter, Piece, marked, plain
+from tui.show import MUTED, NOTHING, Painter, Piece, marked, plain
 
 if TYPE_CHECKING:
     from tui.markdown import MarkdownText
@@ -101,7 +101,7 @@ class TurnView(Item):
         if turn.reasoning:
             self._fold.cut((0, 0))
             sign = "▾" if painter.shows_reasoning else "▸"
-            text = f"{sign} reasoning, {len(turn.reasoning):,} characters (Ctrl+O)"
+            text = f"{sign} reasoning, {len(turn.reasoning):,} characters ({painter.fold_key})"
             self._fold.add(Piece(plain(text), kind="reasoning"))
             if painter.shows_reasoning and len(turn.reasoning) > self._num_thought:
                 thought = turn.reasoning[self._num_thought :]
@@ -143,4 +143,4 @@ def _shortened(question: str) -> Content:
         return plain(question)
     shown = "\n".join(lines[: MOST_QUESTION_LINES - 1])
     rest = len(lines) - MOST_QUESTION_LINES + 1
-    return plain(f"{shown}\n").append(plain(f"… {rest} more lines", "$text-muted"))
+    return plain(f"{shown}\n").append(plain(f"… {rest} more lines", MUTED))

@@ -12,13 +12,12 @@ from textual.message import Message
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from tui.show import plain
+from tui.show import MUTED, plain
 
 if TYPE_CHECKING:
     from metasd_local.session import Setup
 
 STARTER = "starter"
-MUTED = "$text-muted"
 EXAMPLES = (
     "User: I want to find a restaurant in San Jose.",
     "Kira earns $22 an hour and works 8 hours a day for 4 days. Then she spends $665. "
@@ -58,9 +57,10 @@ class Welcome(Vertical):
         yield Static(plain(note, MUTED))
         shown = (plain(example.replace("\n", " ")) for example in EXAMPLES)
         yield OptionList(*map(Option, shown), markup=False)
-        better = "For answers with sense: metasd ~/model.gguf --drafters ~/small.gguf"
-        yield Static(plain(f"{better}\nThe catalogue (/set pool NAME opens a pool):", MUTED))
-        yield Static(plain("\n".join(_catalogue_lines(setup)), MUTED))
+        better = "For answers with sense: metasd ~/model.gguf --drafters ~/small.gguf, or a pool of"
+        catalogue = "the catalogue, which /download NAME fetches and opens:"
+        yield Static(plain(f"{better} {catalogue}", MUTED))
+        yield Static(plain("\n".join(_catalogue_lines()), MUTED), classes="catalogue")
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Offer the example."""
@@ -68,14 +68,19 @@ class Welcome(Vertical):
         self.post_message(self.Chosen(EXAMPLES[event.option_index]))
 
 
-def _catalogue_lines(setup: Setup) -> Iterator[str]:
-    from metasd_local.catalogue import read_catalogue  # loads numpy
+def _catalogue_lines() -> Iterator[str]:
+    from metasd_local.catalogue import HubFile, read_catalogue  # loads numpy
+    from metasd_local.local import local_bytes
 
     for pool in read_catalogue():
-        size = f"{_size(pool.file_bytes)} on disk" if pool.file_bytes else "not here"
-        if pool.name == setup.pool and setup.memory_bytes:
-            size += f", {_size(setup.memory_bytes)} of memory"
-        yield f"  {pool.name}: {size}; {pool.summary}"
+        if pool.is_demo:
+            continue
+        sizes = [each.size_bytes if isinstance(each, HubFile) else None for each in pool.sources]
+        here, total = local_bytes(pool), sum(size or 0 for size in sizes) * all(sizes)
+        parts = [f"{_size(here)} here" if here else "not here"]
+        parts += [f"{_size(total)} in all"] if total and total != here else []
+        parts += [f"needs {_size(pool.memory_bytes)} of memory"] if pool.memory_bytes else []
+        yield f"  {pool.name:9} {', '.join(parts)}; {pool.summary}"
 
 
 def _size(num_bytes: int) -> str:

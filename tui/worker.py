@@ -53,7 +53,7 @@ class Step:
     prompt_tokens: Sequence[int] = ()
     """The prompt that was read."""
     plain_s: float | None = None
-    """What a single token costs the target, as learned so far; None if not known."""
+    """What a single token costs the target here; None if not known."""
     num_dropped: int = 0
     """The oldest turns of the history that no longer fit the context."""
 
@@ -206,13 +206,14 @@ class ModelThread:
                 session.interrupt()  # `send` forgets what was asked before it began
             if isinstance(event, RoundDone):
                 pieces = session.spell(event.emitted)
-                yield Step(event, pieces, plain_s=pool.costs.seconds(1))
+                yield Step(event, pieces, plain_s=pool.plain_s())
             elif isinstance(event, PromptRead):
                 num_dropped = session.num_dropped
                 yield Step(event, prompt_tokens=session.prompt_tokens, num_dropped=num_dropped)
             else:
                 yield Step(event)
         yield Answered()
+        self._measure_costs()
 
     @property
     def reading(self) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ Source: the GGUF specification, ggml/docs/gguf.md in ggml-org/ggml.
 from __future__ import annotations
 
 import math
-import re
+import os
 import struct
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from metasd_local.backend.gguf_header import Array, Header, Scalar, Tensor
 from metasd_local.backend.gguf_rules import check_header
 from metasd_local.backend.gguf_strings import Bytes, read_strings
 from metasd_local.errors import ModelError
+from metasd_local.model_files import part_paths, repair_advice
 
 _SCALAR_FORMATS = {
     0: "<B",
@@ -33,7 +34,6 @@ _SCALAR_FORMATS = {
     12: "<d",
 }
 _STRING, _ARRAY = 8, 9
-_HEADER_BYTES = 24
 _DEFAULT_ALIGNMENT = 32
 _MAX_KEYS = 65_536
 _MAX_TENSORS = 1_048_576
@@ -42,7 +42,17 @@ _MAX_TEXTS = 4_194_304
 _MAX_KEY_BYTES = 65_535
 _MAX_NAME_BYTES = 63
 _MAX_DIMENSIONS = 4
-_SHARD = re.compile(r"(.*-)(\d{5})(-of-)(\d{5})(\.gguf)", re.DOTALL)
+# What servers and tools leave in a model's place, by its first bytes.
+_IMPOSTORS = (
+    (
+        b"version https://git-lfs",
+        "is a Git LFS pointer to a file, not the file",
+        "run: git lfs pull",
+    ),
+    (b"<", "is a web page or an error message in its place", ""),
+    (b"{", "is an error message in its place", ""),
+    (b"PK", "is a ZIP archive or a PyTorch model", "convert it to GGUF or choose another file"),
+)
 
 # Elements per block and bytes per block of each tensor type. A type not listed is left to
 # llama.cpp, which may be newer. Source: llama.cpp, ggml/src/ggml.c (type_traits).
@@ -82,31 +92,32 @@ _BLOCKS = {
 }
 
 
-def shard_paths(path: Path) -> tuple[Path, ...]:
-    """Return the files of a model split as NAME-00001-of-00003.gguf, or just the path."""
-    match = _SHARD.fullmatch(path.name)
-    if match is None:
-        return (path,)
-    stem, _, middle, total, suffix = match.groups()
-    return tuple(
-        path.with_name(f"{stem}{number:05}{middle}{total}{suffix}")
-        for number in range(1, int(total) + 1)
-    )
-
-
 def check_gguf(path: Path) -> None:
     """Raise ModelError if llama.cpp must not see the file or one of its parts."""
-    for part in shard_paths(path):
-        check_header(read_header(part), part)
+    parts = part_paths(path)
+    for number, part in enumerate(parts, 1):
+        if len(parts) > 1 and not os.path.isfile(part):
+            raise _damage(part, f"is missing, part {number} of {len(parts)}", "all parts together")
+        header = read_header(part)
+        count = header.scalars.get("split.count", 0)
+        if type(count) is int and count > 1 and count != len(parts):
+            raise _damage(
+                part,
+                f"is one of {count} parts of a model",
+                f"a name that ends in -{number:05}-of-{count:05}.gguf",
+                "give it its name again, beside the other parts",
+            )
+        check_header(header, part)
 
 
 def read_header(path: Path) -> Header:
     """Read a file's header and check it against the file's size; raise ModelError."""
     try:
-        if not path.is_file():
-            raise _damage(path, "is not a file", "a GGUF file", "check the path")
-        if path.stat().st_size < _HEADER_BYTES:
-            raise _damage(path, "is empty or cut off in its first bytes", "a GGUF file")
+        if not os.path.isfile(path):
+            advice = repair_advice(path, otherwise="check the path")
+            raise _damage(path, "is not a file", "a GGUF file", advice)
+        if not path.stat().st_size:
+            raise _damage(path, "is empty", "a GGUF file")
         return _Reader(path).header()
     except OSError as error:
         raise _damage(
@@ -124,9 +135,9 @@ class _Reader:
         self._position = 0
 
     def header(self) -> Header:
-        magic = self._take(4).tobytes()
-        if magic != b"GGUF":
-            raise self._damage(f"begins with {magic!r}", "b'GGUF'")
+        if self._data[:4].tobytes() != b"GGUF":
+            raise self._impostor()
+        self._take(4)
         version = self._number("<I")
         if version not in (2, 3):
             raise self._damage(f"has GGUF version {version}", "2 or 3, little-endian")
@@ -239,9 +250,16 @@ class _Reader:
             )
         return math.prod(tensor.shape) // block_size * block_bytes
 
+    def _impostor(self) -> ModelError:
+        beginning = self._data[:64].tobytes().lstrip()
+        for prefix, found, advice in _IMPOSTORS:
+            if beginning.startswith(prefix):
+                return _damage(self._path, found, "a GGUF file", advice)
+        return self._damage(f"begins with {beginning[:4]!r}", "b'GGUF'")
+
     def _damage(self, found: str, expected: str) -> ModelError:
         return _damage(self._path, found, expected)
 
 
-def _damage(path: Path, found: str, expected: str, advice: str = "download it again") -> ModelError:
-    return ModelError(f"{path} {found}; expected {expected}: {advice}")
+def _damage(path: Path, found: str, expected: str, advice: str = "") -> ModelError:
+    return ModelError(f"{path} {found}; expected {expected}: {advice or repair_advice(path)}")

@@ -15,6 +15,7 @@ import numpy as np
 from metasd_local.backend.gguf_header import Header, Tensor
 from metasd_local.backend.gguf_strings import StringArray
 from metasd_local.errors import ModelError
+from metasd_local.model_files import repair_advice
 
 _MAX_LAYERS = 512
 _MAX_EXPERTS = 1024
@@ -31,7 +32,7 @@ def check_header(header: Header, path: Path) -> None:
     """Raise ModelError if a fact of the header would end the process."""
     for rules in (_layers, _rope, _experts, _scalars, _tensors, _tokens):
         for found, expected in rules(header):
-            raise ModelError(f"{path} {found}; expected {expected}: download it again")
+            raise ModelError(f"{path} {found}; expected {expected}: {repair_advice(path)}")
 
 
 def _layers(header: Header) -> Iterator[tuple[str, str]]:

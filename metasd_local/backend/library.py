@@ -29,6 +29,7 @@ _LOG_LEVELS = {0: logging.INFO, 1: logging.DEBUG, 2: logging.INFO, 3: logging.WA
 _DEVICE_KINDS: dict[int, DeviceKind] = {0: "cpu", 1: "gpu", 2: "gpu", 3: "accelerator"}
 _CONTINUED = 5
 _MAX_COMPLAINT_LINES = 6
+_MAX_SIZE_LINES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +41,22 @@ class Device:
     kind: DeviceKind
     memory_bytes: int
     """All of the device's memory; 0 if unknown."""
+    free_bytes: int
+    """What is not in use; of main memory, which is shared and mapped, the same as all."""
 
 
 class LibraryLog:
-    """Hand llama.cpp's log to `logging` and keep the last warnings and errors.
+    """Hand llama.cpp's log to `logging` and keep the last complaints, and what tells sizes.
 
-    llama.cpp gives the reason of most failures only there. Safe to be called from any thread.
+    llama.cpp gives the reason of most failures and the sizes of its buffers only there. Safe to be
+    called from any thread.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._line = ""
         self._level = logging.INFO
+        self._sizes: deque[str] = deque(maxlen=_MAX_SIZE_LINES)
         self._complaints: deque[str] = deque(maxlen=_MAX_COMPLAINT_LINES)
         self._callback = api.llama_log_callback(self._receive)
 
@@ -64,9 +69,15 @@ class LibraryLog:
         api.llama_log_set(ctypes.cast(c_library().abs, api.llama_log_callback), ctypes.c_void_p(0))
 
     def clear(self) -> None:
-        """Forget the complaints of calls that went well."""
+        """Forget what calls that are over had to say."""
         with self._lock:
             self._complaints.clear()
+            self._sizes.clear()
+
+    def sizes(self) -> tuple[str, ...]:
+        """Return the last lines since `clear` that tell the size of something."""
+        with self._lock:
+            return tuple(self._sizes)
 
     def complaints(self) -> str:
         """Return the last warnings and errors on one line, and forget them."""
@@ -83,6 +94,8 @@ class LibraryLog:
             if not self._line.endswith("\n"):
                 return
             line, self._line = self._line.strip(), ""
+            if "size = " in line:
+                self._sizes.append(line)
             if self._level >= logging.WARNING and line:
                 self._complaints.append(line)
             level_now = self._level
@@ -153,8 +166,30 @@ def devices() -> tuple[Device, ...]:
         if kind(pointer) in _DEVICE_KINDS:
             memory(pointer, ctypes.byref(free), ctypes.byref(total))
             text = name(pointer).decode("utf-8", "replace")
-            found.append(Device(text, _DEVICE_KINDS[kind(pointer)], total.value))
+            found.append(Device(text, _DEVICE_KINDS[kind(pointer)], total.value, free.value))
     return tuple(found)
+
+
+def features() -> dict[str, tuple[str, ...]]:
+    """Return the backends of this build and what each was compiled with or for."""
+    open_library()
+    count = _ggml_function("ggml_backend_reg_count", ctypes.c_size_t)
+    get = _ggml_function("ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t)
+    name_of = _ggml_function("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
+    found: dict[str, tuple[str, ...]] = {
+        name_of(pointer).decode("utf-8", "replace"): () for pointer in map(get, range(count()))
+    }
+    name = ""
+    for part in api.llama_print_system_info().decode("utf-8", "replace").split("|"):
+        backend, separator, text = part.rpartition(" : ")
+        if separator:
+            name = backend.strip()
+        key, separator, value = text.partition(" = ")
+        if separator and value.strip() not in ("", "0"):
+            is_switch = value.strip() == "1"
+            flag = key.strip() if is_switch else f"{key.strip()}={value.strip()}"
+            found[name] = (*found.get(name, ()), flag)
+    return found
 
 
 def _ggml_function(name: str, result: Any, *arguments: Any) -> Any:

@@ -18,13 +18,15 @@ from llama_cpp import llama_cpp as api
 from metasd_local.backend.gguf import check_gguf
 from metasd_local.backend.library import LoadProgress, c_library, open_library
 from metasd_local.backend.llama_info import ModelInfo, read_info, refusal
+from metasd_local.backend.llama_memory import BATCH_SIZE, context_parameters
 from metasd_local.backend.llama_vocabulary import LlamaVocabulary
 from metasd_local.backend.prefix import common_prefix
 from metasd_local.errors import BackendError, Cancelled, ContextFull, ModelError
 from metasd_local.interrupt import Interrupt
+from metasd_local.model_files import part_paths, repair_advice
 from metasd_local.protocols import Logits
 
-_BATCH_SIZE = 512
+_NO_MAPPING = 0
 _MAX_CONTEXT_SIZE = 2**31 - 1
 _FEW_TOKENS = 16
 _NO_ROOM, _ABORTED, _INVALID_BATCH = 1, 2, -1
@@ -36,6 +38,7 @@ class LlamaWeights:
     gpu_layers: layers to put on the GPU, None for all; of no effect without a GPU.
     on_progress: told the share that is loaded, in [0, 1]; loading is cancelled when it returns
     False.
+    is_simulated: read everything but the weights, to see what it is and what it would take.
     Raises ModelError and Cancelled.
     """
 
@@ -45,30 +48,38 @@ class LlamaWeights:
         *,
         gpu_layers: int | None = None,
         on_progress: Callable[[float], bool] | None = None,
+        is_simulated: bool = False,
     ) -> None:
         check_gguf(path)
+        path = part_paths(path)[0]
         log = open_library()
         log.clear()
         parameters = api.llama_model_default_params()
         parameters.n_gpu_layers = -1 if gpu_layers is None else max(gpu_layers, 0)
+        if is_simulated:
+            parameters.no_alloc, parameters.load_mode = True, _NO_MAPPING
         progress = LoadProgress(on_progress)
         parameters.progress_callback = progress.callback
         pointer = api.llama_model_load_from_file(os.fsencode(path), parameters)
         progress.raise_if_stopped(path)
         if pointer is None:
+            reason = log.complaints()
+            if "allocate" in reason:
+                raise ModelError(
+                    f"{path} does not fit into memory: {reason}; lower --gpu-layers or choose a "
+                    "smaller quantisation"
+                )
             raise ModelError(
-                f"llama.cpp cannot load {path}: {log.complaints()}; expected a language model in "
-                "GGUF format: download it again, or update llama-cpp-python if its architecture "
-                "is new"
+                f"llama.cpp cannot load {path}: {reason}; expected a language model in "
+                f"GGUF format: {repair_advice(path)}, or update llama-cpp-python if its "
+                "architecture is new"
             )
         log.clear()
-        found = refusal(pointer)
-        if found is not None:
+        error = refusal(pointer, path)
+        if error is not None:
             api.llama_model_free(pointer)
-            raise ModelError(
-                f"{path} {found}; expected a model that generates text token by token: choose "
-                "another file"
-            )
+            raise error
+        self.is_simulated = is_simulated
         self._pointer: int | None = pointer
         self._models: list[LlamaModel] = []
         self._vocabulary = LlamaVocabulary(api.llama_model_get_vocab(pointer))
@@ -128,16 +139,11 @@ class LlamaModel:
     ) -> None:
         self._context: int | None = None
         _check_range("context size", context_size, 1, _MAX_CONTEXT_SIZE)
-        _check_range("number of logits rows", max_rows, 1, _BATCH_SIZE - 1)
+        _check_range("number of logits rows", max_rows, 1, BATCH_SIZE - 1)
         _check_range("number of threads", num_threads, 1, 1024)
-        parameters = api.llama_context_default_params()
-        parameters.n_ctx = context_size
-        parameters.n_batch = parameters.n_ubatch = _BATCH_SIZE
-        parameters.n_seq_max = 1
-        parameters.n_outputs_max = max_rows
-        parameters.n_threads = parameters.n_threads_batch = num_threads
-        # A sliding window that keeps only its last tokens could not be rewound.
-        parameters.swa_full = True
+        if weights.is_simulated:
+            raise BackendError(f"{weights.info.name} was loaded without its weights; load it again")
+        parameters = context_parameters(context_size, max_rows, num_threads)
         log = open_library()
         log.clear()
         self._log = log
@@ -149,7 +155,7 @@ class LlamaModel:
             )
         self._weights = weights
         self._memory = api.llama_get_memory(self._context)
-        self._batch = api.llama_batch_init(_BATCH_SIZE, 0, 1)
+        self._batch = api.llama_batch_init(BATCH_SIZE, 0, 1)
         weights.attach(self)
         if not self._memory:
             self.close()
@@ -171,9 +177,9 @@ class LlamaModel:
         self._should_abort = ctypes.cast(c_library().strlen, api.ggml_abort_callback)
         api.llama_set_abort_callback(self._context, self._should_abort, interrupt.address)
         as_array = np.ctypeslib.as_array
-        shape = (_BATCH_SIZE,)
+        shape = (BATCH_SIZE,)
         as_array(self._batch.n_seq_id, shape)[:] = 1
-        for index in range(_BATCH_SIZE):
+        for index in range(BATCH_SIZE):
             self._batch.seq_id[index][0] = 0
         self._tokens = as_array(self._batch.token, shape)
         self._positions = as_array(self._batch.pos, shape)

@@ -9,9 +9,10 @@ from typing import Literal, TypeAlias
 
 from llama_cpp import llama_cpp as api
 
-from metasd_local.backend.gguf import shard_paths
 from metasd_local.backend.library import devices
 from metasd_local.backend.llama_vocabulary import LlamaVocabulary
+from metasd_local.errors import IncompatibleVocabulary, ModelError
+from metasd_local.model_files import size_of_parts
 
 Rollback: TypeAlias = Literal["exact", "none"]
 
@@ -42,18 +43,22 @@ class ModelInfo:
     """Text of the token that ends a sequence; empty if there is none."""
     rollback: Rollback
     """`none` for recurrent and hybrid models: they cannot forget their last tokens."""
+    num_layers: int
+    has_window: bool
+    """Whether some layers look at a sliding window only."""
     devices: tuple[str, ...]
     """Names of the devices its layers may lie on."""
 
 
-def refusal(model: int) -> str | None:
+def refusal(model: int, path: Path) -> ModelError | None:
     """Return why a loaded model cannot generate text token by token, None if it can."""
+    expected = "expected a model that generates text token by token: choose another file"
     if api.llama_vocab_type(api.llama_model_get_vocab(model)) == _NO_VOCABULARY:
-        return "has no vocabulary"
+        return IncompatibleVocabulary(f"{path} has no vocabulary; {expected}")
     if api.llama_model_has_encoder(model) or not api.llama_model_has_decoder(model):
-        return "needs an encoder"
+        return ModelError(f"{path} needs an encoder; {expected}")
     if api.llama_model_is_diffusion(model):
-        return "is a diffusion model"
+        return ModelError(f"{path} is a diffusion model; {expected}")
     return None
 
 
@@ -71,7 +76,7 @@ def read_info(model: int, path: Path, vocabulary: LlamaVocabulary, *, uses_gpu: 
         path=path,
         architecture=architecture,
         name=_metadata(model, "general.name") or path.stem,
-        file_bytes=sum(part.stat().st_size for part in shard_paths(path)),
+        file_bytes=size_of_parts(path),
         num_parameters=int(api.llama_model_n_params(model)),
         trained_context=int(api.llama_model_n_ctx_train(model)),
         memory_bytes_per_token=int(
@@ -84,6 +89,8 @@ def read_info(model: int, path: Path, vocabulary: LlamaVocabulary, *, uses_gpu: 
         bos_text=_text(model, vocabulary, "bos", vocabulary.bos),
         eos_text=_text(model, vocabulary, "eos", vocabulary.eos),
         rollback="none" if is_recurrent else "exact",
+        num_layers=int(api.llama_model_n_layer(model)),
+        has_window=api.llama_model_n_swa(model) > 0,
         devices=tuple(device.name for device in devices() if device.kind == "cpu" or uses_gpu),
     )
 

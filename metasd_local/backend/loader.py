@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import platform
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 
+from metasd_local.backend.library import devices
 from metasd_local.backend.llama import LlamaModel, LlamaWeights
+from metasd_local.backend.llama_info import ModelInfo
+from metasd_local.backend.llama_memory import memory_figures
+from metasd_local.backend.placement import Need, usable_gpu_bytes
+from metasd_local.backend.threads import memory_limit
 from metasd_local.interrupt import Interrupt
+from metasd_local.model_files import size_of_parts
+
+MAX_ROWS = 33
+"""Most logits rows of a target: the widest batch of a measured cost curve."""
+SIMULATED_CONTEXTS = (512, 4096)
+"""What a model takes is linear in its context."""
+DRAFTING = "drafting"
+"""Marks costs of a drafter's single tokens: the same file may be a target as well."""
 
 
 class Loader:
@@ -18,7 +33,6 @@ class Loader:
         *,
         resources: ExitStack,
         num_threads: int,
-        gpu_layers: int | None,
         on_progress: Callable[[float], bool] | None,
         paths: Sequence[Path],
     ) -> None:
@@ -27,15 +41,14 @@ class Loader:
         self.memory_bytes = 0
         """Taken by all that was loaded and opened."""
         self._resources = resources
-        self._gpu_layers = gpu_layers
         self._on_progress = on_progress
-        self._total_bytes = sum(path.stat().st_size for path in paths if path.is_file())
+        self._total_bytes = sum(map(size_of_parts, paths))
         self._loaded_bytes = 0
         self._models: list[LlamaModel] = []
 
-    def load(self, path: Path) -> LlamaWeights:
-        """Read a file's weights."""
-        file_bytes = path.stat().st_size if path.is_file() else 0
+    def load(self, path: Path, gpu_layers: int | None) -> LlamaWeights:
+        """Read a file's weights; `gpu_layers`: None for all."""
+        file_bytes = size_of_parts(path)
 
         def report(share: float) -> bool:
             if self._on_progress is None:
@@ -44,7 +57,7 @@ class Loader:
                 (self._loaded_bytes + share * file_bytes) / max(self._total_bytes, 1)
             )
 
-        weights = LlamaWeights(path, gpu_layers=self._gpu_layers, on_progress=report)
+        weights = LlamaWeights(path, gpu_layers=gpu_layers, on_progress=report)
         self._resources.callback(weights.close)
         self._loaded_bytes += file_bytes
         self.memory_bytes += weights.info.file_bytes
@@ -68,3 +81,46 @@ class Loader:
         self.num_threads = num_threads
         for model in self._models:
             model.use_threads(num_threads)
+
+
+def room() -> tuple[int, int]:
+    """Return the bytes of main memory, 0 if unknown, and those that may be taken of the GPUs."""
+    found = devices()
+    main = max((device.memory_bytes for device in found if device.kind == "cpu"), default=0)
+    main = min(main, memory_limit() or main)
+    return main, usable_gpu_bytes([each.free_bytes for each in found if each.kind == "gpu"])
+
+
+def reckon(name: str, weights: LlamaWeights) -> Need:
+    """Return what a model takes by llama.cpp's own reckoning, from simulated weights."""
+    small, large = SIMULATED_CONTEXTS
+    low, high = (
+        memory_figures(weights.pointer, name, size, MAX_ROWS) for size in SIMULATED_CONTEXTS
+    )
+    bytes_per_token = max(high.total_bytes - low.total_bytes, 0) // (large - small)
+    return Need(
+        name,
+        weights_bytes=low.weights_bytes,
+        bytes_per_token=bytes_per_token,
+        fixed_bytes=low.total_bytes - low.weights_bytes - bytes_per_token * small,
+        trained_context=weights.info.trained_context,
+        num_layers=weights.info.num_layers,
+    )
+
+
+def estimate(name: str, path: Path, info: ModelInfo | None = None) -> Need:
+    """Return roughly what a model takes, without reading it; more exactly if `info` is known."""
+    return Need(
+        name,
+        weights_bytes=size_of_parts(path),
+        bytes_per_token=info.memory_bytes_per_token if info else 0,
+        fixed_bytes=0,
+        trained_context=info.trained_context if info else 0,
+        num_layers=info.num_layers if info else 0,
+    )
+
+
+def costs_key(path: Path, device_names: Collection[str], num_threads: int) -> str:
+    """Return what the cost of a model's calls depends on, as one line."""
+    parts = (platform.node(), path.name, size_of_parts(path), path.stat().st_mtime_ns)
+    return " ".join(map(str, (*parts, *device_names, num_threads, version("llama-cpp-python"))))

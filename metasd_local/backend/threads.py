@@ -1,27 +1,53 @@
-"""How many threads a computation should use on this machine."""
+"""What this process may use of the machine: threads and memory."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 _CPU_DIRECTORY = "sys/devices/system/cpu"
 
 
-def default_num_threads(root: Path = Path("/")) -> int:
-    """Return the physical cores this process may use, bounded by its cgroups' quota, at least 1.
+@dataclass(frozen=True, slots=True)
+class ThreadBudget:
+    """What bounds the number of threads."""
 
-    root: where `sys` and `proc` lie. Falls back to logical processors where the kernel does not
-    tell which of them share a core.
+    num_processors: int
+    """Logical ones this process may use."""
+    num_cores: int
+    """Physical ones they belong to, as far as the kernel tells."""
+    quota: float | None
+    """Processors' worth of time its cgroups grant, None if unlimited or unknown."""
+
+    @property
+    def num_threads(self) -> int:
+        """Return the number to use, at least 1."""
+        return max(int(min(self.num_cores, self.quota or self.num_cores)), 1)
+
+
+def thread_budget(root: Path = Path("/")) -> ThreadBudget:
+    """Return what this machine, the affinity of this process and its cgroups allow.
+
+    root: where `sys` and `proc` lie.
     """
     processors = _allowed_processors()
-    cores = {_core_of(root, processor) for processor in processors}
-    num_threads = float(len(cores))
-    for directory, version in _cgroup_directories(root):
-        quota = _quota(directory, version)
-        if quota is not None:
-            num_threads = min(num_threads, quota)
-    return max(int(num_threads), 1)
+    quotas = (_quota(directory, version) for directory, version in _cgroup_directories(root))
+    return ThreadBudget(
+        num_processors=len(processors),
+        num_cores=len({_core_of(root, processor) for processor in processors}),
+        quota=min((quota for quota in quotas if quota is not None), default=None),
+    )
+
+
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """Return the bytes of main memory its cgroups (version 2) grant, None if unlimited."""
+    texts = [
+        _read(directory / "memory.max")
+        for directory, version in _cgroup_directories(root)
+        if version == 2
+    ]
+    return min((int(text) for text in texts if text.isdecimal()), default=None)
 
 
 def _allowed_processors() -> set[int]:

@@ -9,7 +9,6 @@ Whatever is slow to import is imported by the command that needs it.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -21,18 +20,16 @@ from metasd_local.cli.surroundings import (
     INTERRUPTED,
     WRONG_USAGE,
     Surroundings,
-    process_surroundings,
 )
 from metasd_local.config import config_path, load_options
 from metasd_local.errors import Cancelled, MetasdError, UsageError
 from metasd_local.selection import FOR_STUDY, FOR_USE, POLICIES
 
 
-def main(arguments: Sequence[str] | None = None, around: Surroundings | None = None) -> int:
+def main(arguments: Sequence[str], around: Surroundings) -> int:
     """Run one command and return the exit status."""
-    around = around or process_surroundings()
     try:
-        status = _run_command(sys.argv[1:] if arguments is None else arguments, around)
+        status = _run_command(arguments, around)
         # Here a reader that is gone can still be handled, at Python's exit no more.
         around.stdout.flush()
         return status
@@ -61,9 +58,7 @@ def _run_command(arguments: Sequence[str], around: Surroundings) -> int:
         command = "chat"
     match command:
         case "chat":
-            from metasd_local.cli.chat import chat
-
-            return chat(options, request.words, around)
+            return around.chat(options, request.words, around)
         case "run":
             from metasd_local.cli.run import run
 
@@ -76,6 +71,30 @@ def _run_command(arguments: Sequence[str], around: Surroundings) -> int:
             from metasd_local.cli.verify import verify
 
             return verify(options, request.words, around)
+        case "doctor":
+            from metasd_local.cli.doctor import doctor
+
+            return doctor(options, request.words, around)
+        case "download":
+            from metasd_local.cli.download import download_models
+
+            return download_models(options, request.words, around)
+        case "ls":
+            from metasd_local.cli.models import ls
+
+            return ls(options, request.words, around)
+        case "show":
+            from metasd_local.cli.models import show
+
+            return show(options, request.words, around)
+        case "add":
+            from metasd_local.cli.own import add
+
+            return add(options, request.words, around)
+        case "rm":
+            from metasd_local.cli.own import rm
+
+            return rm(options, request.words, around)
         case "lab simulate":
             from metasd_local.cli.lab import run_simulation
 

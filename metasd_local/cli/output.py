@@ -23,16 +23,18 @@ class Output:
         self._out_is_terminal = around.stdout.isatty()
         self._err_is_terminal = around.stderr.isatty()
         self._dims = not around.environment.get("NO_COLOR")
-        self._has_progress = False
+        self._num_columns = 0
+        """Of the progress that is shown."""
         self._open: TextIO | None = None
         """The stream whose last line is not finished."""
 
-    def progress(self, what: str, share: float) -> None:
+    def progress(self, what: str, share: float | None = None) -> None:
         """Show how much of something is done, if somebody is looking."""
         if self._err_is_terminal:
-            self._stderr.write(f"\r{what} {share:4.0%}")
+            text = self._printable(what) + ("" if share is None else f" {share:4.0%}")
+            self._stderr.write(f"\r{text.ljust(self._num_columns)}")
             self._stderr.flush()
-            self._has_progress = True
+            self._num_columns = len(text)
 
     def show(self, event: Event) -> None:
         """Show what an event has to say to a reader."""
@@ -73,10 +75,10 @@ class Output:
 
     def end(self) -> None:
         """Finish the line that is open and erase the progress."""
-        if self._has_progress:
+        if self._num_columns:
             self._stderr.write("\r\x1b[2K")
             self._stderr.flush()
-            self._has_progress = False
+            self._num_columns = 0
         if self._open is not None:
             stream, self._open = self._open, None
             stream.write("\n")

@@ -15,6 +15,7 @@ from metasd_local.config import state_path
 
 if TYPE_CHECKING:
     from metasd_local.compose import OpenPool
+    from metasd_local.options import Options
     from metasd_local.session import Session
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -33,12 +34,16 @@ class Surroundings:
     open_pool: Callable[..., OpenPool]
     """`compose.open_pool`."""
     names_pool: Callable[[str], bool]
-    """`plan.names_pool`."""
+    """`local.names_pool`."""
+    chat: Callable[[Options, Sequence[str], Surroundings], int]
+    """`tui.start.chat`, which this package knows nothing of: it takes the words after `chat`."""
     arguments: Sequence[str] = ()
     """What was typed."""
 
 
-def process_surroundings() -> Surroundings:
+def process_surroundings(
+    chat: Callable[[Options, Sequence[str], Surroundings], int],
+) -> Surroundings:
     """Return those of this process; make its streams replace what they cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -57,7 +62,7 @@ def process_surroundings() -> Surroundings:
         return open_pool(*arguments, **keywords, state_path=state_path(os.environ))
 
     def names_pool(text: str) -> bool:
-        from metasd_local.plan import names_pool
+        from metasd_local.local import names_pool
 
         return names_pool(text)
 
@@ -69,6 +74,7 @@ def process_surroundings() -> Surroundings:
         open_session=open_session,
         open_pool=open_pool,
         names_pool=names_pool,
+        chat=chat,
         arguments=sys.argv[1:],
     )
 

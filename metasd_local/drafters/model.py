@@ -17,16 +17,18 @@ from metasd_local.protocols import (
 
 EVALUATED_ROWS = 32
 """Most tokens that one evaluation looks at; the model needs as many logits rows."""
+LEAST_ROOM = 16
+"""Tokens of a draft for which there shall be room."""
 _NOTHING = Draft(tokens=(), is_point_mass=False)
 
 
 class ModelDrafter:
     """Draft with a token model that shares the target's vocabulary.
 
-    Between rounds the model's memory holds a prefix of the context, or, once it was evaluated
-    after much that it had not read, a prefix of the end of the context: nothing is read again that
-    was read before. There are no drafts for a context longer than the model's own, nor for one
-    with a token the model does not know (the sizes of compatible vocabularies may differ).
+    Between rounds the model's memory holds a prefix of the context, or a prefix of its end: once it
+    was evaluated after much that it had not read, or once the context had outgrown the model's own,
+    of which half is then read again. There are no drafts for a context with a token the model does
+    not know (the sizes of compatible vocabularies may differ).
     """
 
     def __init__(
@@ -69,8 +71,9 @@ class ModelDrafter:
         A single unread token before the last is left to `propose`, which reads both in one call:
         that is the state after a fully accepted draft, not after idleness.
         """
+        self._make_room(context)
         num_unread = self._num_unread(context)
-        if num_unread > 2 and self._has_room(context):
+        if num_unread > 2 and self._can_read:
             self._model.feed(context[-num_unread:-1], 0)
 
     def offer(self, context: Sequence[int]) -> Offer:
@@ -81,11 +84,11 @@ class ModelDrafter:
     def evaluate(self, context: Sequence[int], scheme: Scheme) -> Evidence:
         """Read all but the last token of `context` and compare what would have been drafted."""
         if self._num_unread(context) > LONGEST_EVALUATION + 1:
-            self._model.rewind(0)
-            self._num_skipped = len(context) - 1 - LONGEST_EVALUATION
+            self._begin_anew(context, LONGEST_EVALUATION)
+        self._make_room(context)
         num_unread = self._num_unread(context) - 1
         num_rows = min(num_unread, self._max_rows)
-        if num_rows < 1 or not self._has_room(context):
+        if num_rows < 1 or not self._can_read:
             return NO_EVIDENCE
         rows = self._model.feed(context[-num_unread - 1 : -1], num_rows)[:, : self._num_usable]
         matches = scheme.matches(rows, len(context) - num_rows)
@@ -141,8 +144,16 @@ class ModelDrafter:
     def _num_unread(self, context: Sequence[int]) -> int:
         return len(context) - self._num_skipped - self._model.length
 
-    def _has_room(self, context: Sequence[int]) -> bool:
-        return self._can_read and len(context) - self._num_skipped <= self._model.context_size
+    def _make_room(self, context: Sequence[int]) -> None:
+        """Forget the older half of what the model can hold, if the context leaves little room."""
+        room = self._model.context_size - (len(context) - self._num_skipped)
+        if room < min(LEAST_ROOM, self._model.context_size // 4):
+            self._begin_anew(context, self._model.context_size // 2)
+
+    def _begin_anew(self, context: Sequence[int], num_kept: int) -> None:
+        """Forget everything; the last `num_kept` tokens before the last one are to be read."""
+        self._model.rewind(0)
+        self._num_skipped = max(len(context) - 1 - num_kept, 0)
 
     def _knows(self, tokens: Sequence[int]) -> bool:
         return max(tokens, default=0) < self._model.vocab_size

@@ -66,7 +66,7 @@ def check_vocabulary(target: VocabularyFacts, drafter: VocabularyFacts) -> tuple
     difference = abs(target.size - drafter.size)
     sizes = f"{_pair(target.size, drafter.size)}, at most {MAX_SIZE_DIFFERENCE} apart allowed"
     return (
-        _equal("type", target.type, drafter.type),
+        _equal("type", _type_name(target.type), _type_name(drafter.type)),
         _equal(
             "first token",
             _added(target.adds_bos, target.bos),
@@ -85,7 +85,13 @@ def _added(is_added: bool, token: int | None) -> int | None:
     return token if is_added else None
 
 
-def _equal(rule: str, target: int | None, drafter: int | None) -> RuleResult:
+def _type_name(number: int) -> str:
+    """Source: llama.cpp, include/llama.h (llama_vocab_type)."""
+    names = ("none", "SentencePiece", "byte pairs", "WordPiece", "Unigram", "RWKV", "PLaMo-2")
+    return names[number] if 0 <= number < len(names) else str(number)
+
+
+def _equal(rule: str, target: int | str | None, drafter: int | str | None) -> RuleResult:
     return RuleResult(rule, target == drafter, _pair(target, drafter))
 
 

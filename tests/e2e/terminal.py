@@ -20,6 +20,7 @@ from typing import Any
 from rich.cells import cell_len
 
 WAIT_S = 0.05
+WAITS_UNTIL_PRESSED_AGAIN = 40
 MOST_WAITS = 1200
 """Not seconds of a clock, which goes on when a test is stopped together with what it tests."""
 ROWS, COLUMNS = 40, 140
@@ -175,12 +176,20 @@ class Terminal:
         """Press keys."""
         os.write(self._primary, text.encode())
 
-    def wait(self) -> int:
-        """Read until the program has ended, and return its exit status."""
+    def wait(self, pressing: str = "") -> int:
+        """Read until the program has ended, and return its exit status.
+
+        pressing: what is typed, again whenever nothing happens: Python does not notice a Ctrl-C
+        that comes between writing a prompt and waiting for what is typed there.
+        """
         num_waits = 0
+        self.type(pressing)
         while self.process.poll() is None:
-            num_waits += not self._read(WAIT_S)
-            assert num_waits < MOST_WAITS, self.screen.text
+            if not self._read(WAIT_S):
+                num_waits += 1
+                assert num_waits < MOST_WAITS, self.screen.text
+                if num_waits % WAITS_UNTIL_PRESSED_AGAIN == 0:
+                    self.type(pressing)
         while self._read(0):
             pass
         return self.process.returncode

@@ -27,7 +27,7 @@ QUESTION = "User: I want to find a restaurant in San Jose."
 RAMBLING = ("--temperature=1.5", "--top-k=0", "--top-p=1", "--min-p=0")
 # A part of an answer with an arm's sign: what follows on the line is the panel's.
 MARK = re.compile(r"^[^│\n]*[¹²]\w[^│\n]*│", re.MULTILINE)
-F2, F4, ESCAPE, LEAVE = "\x1bOQ", "\x1bOS", "\x1b", "\x11"
+F2, F4, ESCAPE, LEAVE, PALETTE = "\x1bOQ", "\x1bOS", "\x1b", "\x11", "\x10"
 
 
 def home(folder: Path) -> Mapping[str, str]:
@@ -115,13 +115,15 @@ import dataclasses, sys
 from metasd_local.backend.library import open_library
 from metasd_local.cli import main
 from metasd_local.cli.surroundings import process_surroundings
+from tui.start import chat
 from llama_cpp import llama_cpp
 
 def open_pool(*arguments, **keywords):
     open_library()._receive(3, b"the device has 1 MiB left\\n", None)
     llama_cpp._lib.ggml_abort(b"ggml.c", 7, b"not enough memory for %d tensors", 3)
 
-sys.exit(main(["chat"], dataclasses.replace(process_surroundings(), open_pool=open_pool)))
+around = dataclasses.replace(process_surroundings(chat), open_pool=open_pool)
+sys.exit(main(["chat"], around))
 """
 
 
@@ -194,7 +196,14 @@ def test_a_shell_can_stop_the_chat_and_go_on(tmp_path: Path) -> None:
         terminal.until(is_ready)
         [parent] = terminal.children
         for number in (2, 3):
-            os.killpg(parent, signal.SIGTSTP)
+            if number == 2:
+                os.killpg(parent, signal.SIGTSTP)
+            else:  # from within, as Ctrl+Z is typed text there
+                terminal.type(PALETTE)
+                terminal.until(lambda screen: "Search" in screen.text)
+                terminal.type("suspend")
+                terminal.until(lambda screen: "where `fg` goes on" in screen.text)
+                terminal.type("\r")
             terminal.until(partial(has_prompts, number))
             assert "1049" not in terminal.screen.modes
             terminal.type("fg\r")
@@ -217,8 +226,7 @@ def test_lines_on_a_terminal_stop_and_leave_by_ctrl_c(tmp_path: Path) -> None:
         terminal.until(lambda screen: len(screen.said.partition(QUESTION)[2]) > 40)
         terminal.type("\x03")
         terminal.until(lambda screen: "(stopped)" in screen.said and screen.said.endswith("> "))
-        terminal.type("\x03")
-        assert terminal.wait() == 130
+        assert terminal.wait(pressing="\x03") == 130
         assert "Traceback" not in terminal.screen.said
         assert_usable(terminal)
     found = store(tmp_path)

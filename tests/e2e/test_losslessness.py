@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from metasd_local.backend.llama import LlamaModel, LlamaWeights
-from metasd_local.catalogue import read_catalogue
 from metasd_local.compose import OpenPool, open_pool
 from metasd_local.events import Notice, RoundDone
 from metasd_local.interrupt import Interrupt
+from metasd_local.local import find_pool
 from metasd_local.options import Options
 from metasd_local.selftest.near_ties import explain
 from metasd_local.session import Session
@@ -28,7 +28,7 @@ FEW = (PROMPTS[8], PROMPTS[10])
 """A dialogue and code; in both n-grams repeat early."""
 MAX_TOKENS = 32
 SEED = 7
-DRAFTERS = tuple(entry.name for entry in read_catalogue()["starter"].drafters)
+DRAFTERS = tuple(entry.name for entry in find_pool("starter").drafters)
 POLICIES = (*(f"fixed:{name}" for name in (*DRAFTERS, "ngram")), "random", "ucb", "auto")
 MAX_NEAR_TIE_SHARE = {"greedy": 0.002, "coupled": 0.002, "match": 0.01}
 """Of the tokens that were compared. A BF16 target rounds otherwise in a wider batch. Where the
@@ -66,7 +66,7 @@ def pool() -> Iterator[OpenPool]:
 @pytest.fixture(scope="module")
 def target() -> Iterator[LlamaModel]:
     """Return a memory of the starter's target that never saw a draft."""
-    weights = LlamaWeights(read_catalogue()["starter"].target)
+    weights = LlamaWeights(find_pool("starter").target)
     yield LlamaModel(weights, context_size=1024, max_rows=17, num_threads=1, interrupt=Interrupt())
     weights.close()
 

@@ -17,17 +17,17 @@ from pathlib import Path
 
 import pytest
 
-from metasd_local.catalogue import read_catalogue
 from metasd_local.compose import open_session
 from metasd_local.errors import IncompatibleVocabulary, ModelError, UsageError
 from metasd_local.events import GenerationDone, Notice, PromptRead, RoundDone
+from metasd_local.local import find_pool
 from metasd_local.options import Options
 from metasd_local.trace import read_trace
 from tests.command import metasd_here
 from tests.tiny_gguf import write_tiny_gguf
 
 PROMPT = "Translate German to English: Ich habe einen Hund und zwei Katzen."
-POOL = read_catalogue()["starter"]
+POOL = find_pool("starter")
 FILE_BYTES = sum(path.stat().st_size for path in (POOL.target, *(d.path for d in POOL.drafters)))
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from metasd_local.catalogue import read_catalogue
+from metasd_local.local import find_pool
 from metasd_local.starter import train
 from metasd_local.starter.train.config import DomainSettings
 from metasd_local.starter.train.forms import WORD, read_groups
 from metasd_local.starter.train.matrix import Cell, measure
 from metasd_local.starter.train.records import is_held_out, read_records
 
-POOL = read_catalogue()["starter"]
+POOL = find_pool("starter")
 SPECIALISTS = ("code", "maths", "translation", "dialogue")
 MAX_POOL_BYTES = 62_000_000
 SAMPLE = Path(train.__file__).parent / "sample"

@@ -26,12 +26,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from metasd_local.backend.threads import default_num_threads
+from metasd_local.backend.threads import thread_budget
 from metasd_local.bench.machine import describe_build, describe_machine, judge_idleness
 from metasd_local.bench.prompts import Prompt, prompts_hash, read_prompts
-from metasd_local.catalogue import pool_of_file, read_catalogue
 from metasd_local.compose import OpenPool, open_pool
 from metasd_local.events import GenerationDone, RoundDone
+from metasd_local.local import find_pool
 from metasd_local.options import Options
 from metasd_local.selftest.near_ties import first_difference
 from metasd_local.session import Session
@@ -192,8 +192,7 @@ def compare(said: argparse.Namespace, resources: ExitStack) -> dict[str, Any]:
     server, speculative_simple = map(str, find_programs(said.build, said.sdist))
     started_s = time.monotonic()
     prompts = read_prompts(said.prompts)
-    is_file = said.pool.endswith(".gguf")
-    pool = pool_of_file(Path(said.pool)) if is_file else read_catalogue()[said.pool]
+    pool = find_pool(said.pool)
     files = {Path(name).stem: name for name in said.drafters or () if name.endswith(".gguf")}
     files |= {entry.name: str(entry.path) for entry in pool.drafters}
     names = tuple(said.drafters) if said.drafters else None
@@ -295,7 +294,7 @@ def main() -> int:
     parser.add_argument("--prompts", type=Path, help="JSONL; else the built-in set")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=default_num_threads())
+    parser.add_argument("--threads", type=int, default=thread_budget().num_threads)
     parser.add_argument("--ctx", type=int, default=2048)
     parser.add_argument("--build", type=Path, help="folder with, or for, llama.cpp's programs")
     parser.add_argument("--sdist", type=Path, help="llama-cpp-python's .tar.gz, to build from")

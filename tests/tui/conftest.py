@@ -42,3 +42,4 @@ def _wait_for_messages_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("app", "pilot"):
         monkeypatch.setattr(f"textual.{module}.wait_for_idle", _until_nothing_waits)
     monkeypatch.setattr("tui.pace.FASTEST_S", 0.01)
+    monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")

@@ -46,14 +46,6 @@ CHARACTER_WIDTH = 12.2
 """Of Rich's pictures of a screen."""
 
 
-class Costs:
-    """Knows what a token costs."""
-
-    def seconds(self, num_tokens: int) -> float:
-        """Return half a second for a token."""
-        return PLAIN_S * num_tokens
-
-
 class ScriptedPool:
     """Answers with `replies`, else repeats the question; holds still where a test wants it.
 
@@ -82,7 +74,6 @@ class ScriptedPool:
         self.is_held = threading.Event()
         self.interrupt = Interrupt()
         self.drafters: Sequence[Drafter] = (NgramDrafter(),)
-        self.costs = Costs()
         self.opened: list[tuple[Options, str | None]] = []
         self.sessions: list[Options] = []
         self.is_closed = False
@@ -145,6 +136,10 @@ class ScriptedPool:
 
     def measure_costs(self) -> None:
         """Know them already."""
+
+    def plain_s(self) -> float:
+        """Return half a second for a token."""
+        return PLAIN_S
 
     def close(self) -> None:
         """Remember."""

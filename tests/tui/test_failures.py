@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from metasd_local.drafters.ngram import NgramDrafter
+from metasd_local.errors import BackendError
+from metasd_local.protocols import Draft
 from tests.tui.scripted_pool import ScriptedPool, chat_on
 from tui.store import Store
 
@@ -90,5 +93,24 @@ async def test_what_cannot_be_read_or_edited_leaves_the_prompt_as_it_was(tmp_pat
             chat.app.prompt.put("")
         chat.app.prompt.put("half a question")
         await chat.pilot.press("ctrl+g")
-        assert "cannot be lent to an editor" in chat.notices
+        assert "cannot be lent to another program" in chat.notices
         assert chat.app.prompt.text == "half a question"
+
+
+class FailingDrafter(NgramDrafter):
+    """Runs out of memory at its first draft."""
+
+    def propose(self, *_: object) -> Draft:
+        """Fail."""
+        raise BackendError("out of memory")
+
+
+async def test_a_drafter_that_fails_is_dropped_with_its_reason(tmp_path: Path) -> None:
+    """The answer is the same, and the notice stands where it happened."""
+    pool = ScriptedPool()
+    pool.drafters = (FailingDrafter(),)
+    async with chat_on(pool, tmp_path) as chat:
+        await chat.ask("one")
+        screen = " ".join(chat.screen().replace("▌", " ").split())
+        assert "drafter ngram failed and is no longer used: out of memory" in screen
+        assert chat.app.desk.chat.turns[0].answer == "You said: one"

@@ -56,7 +56,7 @@ class Host(App[None]):
     def compose(self) -> ComposeResult:
         """Yield it."""
         with Vertical():
-            yield Transcript(Legend())
+            yield Transcript(Legend(), "F9")
 
 
 @asynccontextmanager
@@ -69,7 +69,9 @@ async def transcript() -> AsyncIterator[Transcript]:
 
 def painter_for(widget: Transcript, width: int, *, shows_tokens: bool) -> Painter:
     """Return what paints with one view."""
-    return Painter(widget, width, Legend(), shows_tokens=shows_tokens, shows_reasoning=True)
+    return Painter(
+        widget, width, Legend(), shows_tokens=shows_tokens, shows_reasoning=True, fold_key="F9"
+    )
 
 
 def cut(rng: random.Random, text: str) -> Sequence[str]:

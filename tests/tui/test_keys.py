@@ -84,3 +84,15 @@ async def test_every_action_is_in_the_palette(tmp_path: Path) -> None:
         for key in KEYS:
             if key.action not in commands | {"command_palette"}:
                 assert key.description in titles
+        assert "Suspend" in titles
+
+
+async def test_texts_name_the_keys_that_were_chosen(tmp_path: Path) -> None:
+    """A hint that names a key which does something else is worse than none."""
+    keymap = read_keymap({"reasoning": "f7", "end": "f8"}, Path("c"))
+    pool = ScriptedPool({"one": "<think>hm</think>" + "line\n" * 60})
+    async with chat_on(pool, tmp_path, keymap=keymap) as chat:
+        await chat.ask("one")
+        await chat.pilot.press("pageup", "pageup", "pageup", "pageup")
+        await chat.until(lambda: "reasoning, 2 characters (F7)" in chat.screen())
+        assert "more below, F8" in chat.screen()

@@ -17,6 +17,7 @@ from metasd_local.errors import MetasdError, UsageError
 from tests.scripted_session import Terminal
 from tests.tui.scripted_pool import ScriptedPool
 from tui.conversation import Conversation
+from tui.start import chat
 from tui.store import Store
 
 
@@ -28,7 +29,7 @@ class Pipe:
         self._folder = folder
         self._pool = pool
 
-    def run(self, typed: str | TextIO, *arguments: str) -> int:
+    def run(self, typed: str | TextIO, *arguments: str, **environment: str) -> int:
         """Say all lines."""
         homes = {f"XDG_{name}_HOME": str(self._folder) for name in ("CONFIG", "DATA", "STATE")}
 
@@ -39,10 +40,11 @@ class Pipe:
             stdin=io.StringIO(typed) if isinstance(typed, str) else typed,
             stdout=self.out,
             stderr=self.err,
-            environment=homes,
+            environment={**homes, **environment},
             open_session=refuse,  # type: ignore[arg-type]
             open_pool=self._pool.open,
             names_pool=refuse,  # type: ignore[arg-type]
+            chat=chat,
         )
         return main(["chat", *arguments], surroundings)
 
@@ -86,6 +88,13 @@ def test_a_terminal_obeys_nothing_a_model_says(pipe: Pipe) -> None:
     pipe.run(Terminal("red\n"), "--lines")
     assert "\x1b" not in pipe.out.getvalue()
     assert "[31mred" in pipe.out.getvalue()
+
+
+def test_a_terminal_that_can_only_write_gets_lines(pipe: Pipe) -> None:
+    """That of an editor, for instance."""
+    pipe.out = Terminal()
+    assert pipe.run(Terminal("one\n"), TERM="dumb") == 0
+    assert "You said: one" in pipe.out.getvalue()
 
 
 def test_commands_do_what_they_do_on_the_screen(pipe: Pipe, tmp_path: Path) -> None:

@@ -58,15 +58,15 @@ def test_the_panel_shows_every_arm_and_marks_the_one_in_use() -> None:
     )
     lines = panel(live, SETUP, Legend()).plain.split("\n")
     assert lines[:4] == [
-        "big · ucb · coupled",
+        "pool big · policy ucb · coupled",
         "CPU · 2 threads · context 29 of 100 (29 %)",
         "12.0 tok/s now · plain ~8.0 · gain ~+50 %",
         "prompt 20 (5 known), 0.50 s · first token 0.75 s",
     ]
     assert lines[5:8] == [
-        "  arm          rounds  acc.  len tok/s score recent",
-        "▸¹code           67 %  50 %  3.5  14.0  0.75 █▁      ",
-        " ²maths          33 %  25 %  2.0   8.0  0.50 ▃       ",
+        "  arm            rounds  acc.  len tok/s score recent",
+        "▸¹code             67 %  50 %  3.5  14.0  0.75 █▁      ",
+        " ²maths            33 %  25 %  2.0   8.0  0.50 ▃       ",
     ]
     assert lines[-2:] == ["¹²¹", "510"]
 

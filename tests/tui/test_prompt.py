@@ -58,3 +58,17 @@ async def test_up_moves_within_several_lines_first(tmp_path: Path) -> None:
         assert chat.app.prompt.text == "a\nb"
         await chat.pilot.press("up")
         assert chat.app.prompt.text == "one"
+
+
+async def test_what_is_put_away_can_be_brought_back(tmp_path: Path) -> None:
+    """So that a huge paste is gone with one key, and a slip loses nothing."""
+    note = tmp_path / "note.txt"
+    note.write_text("words", encoding="utf-8")
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        await chat.ask(f"/read {note}")
+        chat.app.prompt.insert("a\nb")
+        await chat.pilot.press("escape")
+        assert chat.app.prompt.text == ""
+        assert "note.txt" not in chat.screen()
+        await chat.pilot.press("up")
+        assert chat.app.prompt.text == "a\nb"

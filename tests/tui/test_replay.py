@@ -127,8 +127,9 @@ async def test_a_replay_in_lines_loads_no_model(tmp_path: Path) -> None:
     """Not even the library that could."""
     [turn] = await record(tmp_path, "one")
     code = (
-        "import sys; from metasd_local.cli import main; "
-        f"status = main(['chat', '--replay', {str(tmp_path / 'trace.jsonl')!r}]); "
+        "import sys; from metasd_local.__main__ import main; "
+        f"sys.argv = ['metasd', 'chat', '--replay', {str(tmp_path / 'trace.jsonl')!r}]; "
+        "status = main(); "
         "sys.exit(status or 9 * ('llama_cpp' in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

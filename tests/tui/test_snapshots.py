@@ -29,7 +29,7 @@ for name in ("one", "two", "three"):
 * one, two, three
 * one, two, three
 """
-MASKED = ((r"\d+ [MG]B", "# MB"), (r"\d\d \w\w\w \d\d:\d\d", "## ### ##:##"))
+MASKED = ((r"[\d.]+ [MG]B", "# MB"), (r"\d\d \w\w\w \d\d:\d\d", "## ### ##:##"))
 
 
 async def screens(size: tuple[int, int], folder: Path) -> AsyncIterator[tuple[str, str]]:

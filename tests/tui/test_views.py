@@ -23,7 +23,7 @@ async def test_the_token_view_marks_what_was_drafted(tmp_path: Path) -> None:
         assert drafted == turn.stats["accepted"] > 10
         screen = chat.screen()
         assert "¹" in screen
-        assert "¹ngram unmarked: the target's own" in screen
+        assert "drafted by ¹ngram · unmarked: the target's own" in screen
 
 
 async def test_the_view_is_switched_by_one_key_and_remembered(tmp_path: Path) -> None:

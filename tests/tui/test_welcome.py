@@ -12,8 +12,9 @@ async def test_the_demo_models_offer_examples_and_name_the_way_to_others(tmp_pat
     async with chat_on(ScriptedPool(name="starter"), tmp_path, size=(120, 40)) as chat:
         screen = chat.screen()
         assert "demo models" in screen
-        assert "metasd ~/model.gguf --drafters" in screen
-        assert "MB on disk" in screen
+        assert "metasd ~/model.gguf" in screen
+        assert "qwen3     not here" in screen
+        assert "/download" in screen
         await chat.pilot.press("tab", "down", "down", "enter")
         assert chat.app.prompt.text == EXAMPLES[2]
         assert chat.app.focused is chat.app.prompt
@@ -28,3 +29,14 @@ async def test_another_pool_is_just_named(tmp_path: Path) -> None:
     async with chat_on(ScriptedPool(), tmp_path) as chat:
         assert "scripted" in chat.screen()
         assert "demo models" not in chat.screen()
+
+
+async def test_a_pool_is_fetched_where_its_progress_can_be_seen(tmp_path: Path) -> None:
+    """Only on a terminal that can be lent; to a name that is not known the nearest is said."""
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        await chat.ask("/download qwen4")
+        assert "did you mean" in chat.notices
+        chat.app.prompt.put("")
+        await chat.ask("/download qwen3")
+        assert "cannot be lent" in chat.notices
+        assert chat.app.desk.options.pool is None

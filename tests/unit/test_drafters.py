@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from metasd_local.backend.scripted import ScriptedModel
+from metasd_local.drafters.model import ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
 from metasd_local.drafters.vocabulary import check_vocabulary
 from metasd_local.verify import Greedy
@@ -125,3 +128,41 @@ def test_vocabulary_check_names_every_failing_rule(drafter: Facts, failing: list
     results = check_vocabulary(Facts(), drafter)
     assert [result.rule for result in results if not result.holds] == failing
     assert len(results) == 5
+
+
+@pytest.mark.parametrize("context_size", [12, 64, 100])
+def test_a_drafter_goes_on_when_the_text_outgrows_its_context(
+    context_size: int, greedy: Greedy
+) -> None:
+    """It drafts what it would from the end of the text alone, and reads each token about twice."""
+
+    def last_two(tokens: tuple[int, ...]) -> NDArray[np.float32]:
+        row = np.zeros(16, np.float32)
+        row[sum(tokens[-2:]) % 16] = 1.0
+        return row
+
+    model = ScriptedModel(last_two, vocab_size=16, context_size=context_size)
+    drafter = ModelDrafter("d", model, target_vocab_size=16, max_rows=4)
+    rng = random.Random(0)
+    context = [rng.randrange(16) for _ in range(300)]
+    drafter.begin(context)
+    for index in range(200):
+        if index % 7 == 3:
+            greedy.begin(0, context)
+            drafter.evaluate(context, greedy)
+        drafter.catch_up(context)
+        draft = list(drafter.propose(context, 3, greedy).tokens)
+        expected = [*context[-2:]]
+        for _ in draft:
+            expected.append(sum(expected[-2:]) % 16)
+        assert draft
+        assert draft == expected[2:]
+        num_accepted = rng.randrange(len(draft) + 1)
+        refused = draft[num_accepted : num_accepted + 1]
+        emitted = [
+            *draft[:num_accepted],
+            rng.choice([token for token in range(16) if token not in refused]),
+        ]
+        context += emitted
+        drafter.observe(emitted)
+    assert model.fed_tokens < 4 * len(context)

@@ -11,9 +11,10 @@ import gguf
 import numpy as np
 import pytest
 
-from metasd_local.backend.gguf import check_gguf, read_header, shard_paths
+from metasd_local.backend.gguf import check_gguf, read_header
 from metasd_local.backend.gguf_strings import StringArray, read_strings
 from metasd_local.errors import ModelError
+from metasd_local.model_files import part_paths, size_of_parts
 from tests.tiny_gguf import CHAT_TEMPLATE, CONTROL_TOKENS, write_tiny_gguf
 
 
@@ -138,7 +139,9 @@ DAMAGE = {
     ),
     "token twice": (_replace(b"<|begin|>", b"<|end|>\0\0"), "twice"),
     "empty": (lambda _: b"", "empty"),
-    "first bytes only": (lambda data: data[:20], "first bytes"),
+    "first bytes only": (lambda data: data[:20], "ends after 20 bytes"),
+    "short web page": (lambda _: b"<html>", "a web page"),
+    "short error message": (lambda _: b'{"error": 1}', "an error message"),
     "header cut": (lambda data: data[:2000], "expected"),
     "weights cut by one byte": (lambda data: data[:-1], "at least"),
 }
@@ -156,6 +159,44 @@ def test_damage_is_named(
     assert found in message
     assert "expected" in message
     assert message.endswith("download it again")
+
+
+@pytest.mark.parametrize(
+    ("content", "found", "advice"),
+    [
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+            "is a Git LFS pointer",
+            "git lfs pull",
+        ),
+        ("\n<!DOCTYPE html><html>Access denied</html>", "is a web page", "download it again"),
+        ('{"error": "Repository not found"}     ', "is an error message", "download it again"),
+        ("PK\x03\x04 archive/data.pkl              ", "is a ZIP archive", "convert it"),
+        ("something else altogether", "begins with b'some'", "download it again"),
+    ],
+)
+def test_what_lies_in_the_place_of_a_model_is_named(
+    tmp_path: Path, content: str, found: str, advice: str
+) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_text(content, encoding="ascii")
+    with pytest.raises(ModelError) as caught:
+        check_gguf(path)
+    assert found in str(caught.value)
+    assert advice in str(caught.value)
+
+
+def test_a_file_of_the_hub_cache_comes_with_the_command_that_repairs_it(tmp_path: Path) -> None:
+    """Also where its link leads nowhere."""
+    folder = tmp_path / "models--user--some--repo/snapshots/0123abc/Q4"
+    folder.mkdir(parents=True)
+    path = folder / "model.gguf"
+    command = "run: metasd download --verify user/some--repo/Q4/model.gguf"
+    for make in (lambda: path.write_bytes(b"GGUF" + bytes(10)), path.unlink):
+        make()
+        with pytest.raises(ModelError) as caught:
+            check_gguf(path)
+        assert str(caught.value).endswith(command)
 
 
 @pytest.mark.parametrize("suffix", ["", "missing.gguf"])
@@ -233,14 +274,25 @@ def test_unusual_but_sound_facts_pass(tmp_path: Path, keys: dict[str, Any]) -> N
 
 
 def test_all_parts_of_a_split_model_are_checked(tmp_path: Path, tiny_model_path: Path) -> None:
-    first, second = shard_paths(tmp_path / "big-00001-of-00002.gguf")
+    first, second = part_paths(tmp_path / "big-00001-of-00002.gguf")
     assert second.name == "big-00002-of-00002.gguf"
     for part in (first, second):
         part.write_bytes(tiny_model_path.read_bytes())
     check_gguf(first)
+    assert size_of_parts(first) == 2 * tiny_model_path.stat().st_size
     second.unlink()
-    with pytest.raises(ModelError, match=r"big-00002-of-00002"):
+    with pytest.raises(ModelError, match=r"big-00002-of-00002.gguf is missing, part 2 of 2"):
         check_gguf(first)
+
+
+def test_a_part_of_a_split_model_must_keep_its_name(tmp_path: Path) -> None:
+    """llama.cpp finds the other parts by it."""
+    first = write_tiny_gguf(tmp_path / "model.gguf", tensors_per_part=8)
+    check_gguf(first)
+    other = tmp_path / "renamed.gguf"
+    other.write_bytes(first.read_bytes())
+    with pytest.raises(ModelError, match=r"one of 3 parts .* ends in -00001-of-00003.gguf"):
+        check_gguf(other)
 
 
 def test_strings_are_skipped_as_a_plain_loop_would() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from metasd_local.backend.threads import default_num_threads
+from metasd_local.backend.threads import memory_limit, thread_budget
 
 EIGHT_PROCESSORS = set(range(8))
 
@@ -34,18 +34,18 @@ def topology(name: str = "core_cpus_list") -> dict[str, str]:
 
 @pytest.mark.parametrize("name", ["core_cpus_list", "thread_siblings_list"])
 def test_processors_of_one_core_count_once(tmp_path: Path, name: str) -> None:
-    assert default_num_threads(write(tmp_path, topology(name))) == 4
+    assert thread_budget(write(tmp_path, topology(name))).num_threads == 4
 
 
 def test_without_topology_logical_processors_count(tmp_path: Path) -> None:
-    assert default_num_threads(tmp_path) == 8
+    assert thread_budget(tmp_path).num_threads == 8
 
 
 def test_cores_outside_the_affinity_do_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 4, 1}, raising=False)
-    assert default_num_threads(write(tmp_path, topology())) == 2
+    assert thread_budget(write(tmp_path, topology())).num_threads == 2
 
 
 def test_without_affinity_all_processors_count(
@@ -53,7 +53,7 @@ def test_without_affinity_all_processors_count(
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert default_num_threads(tmp_path) == 1
+    assert thread_budget(tmp_path).num_threads == 1
 
 
 VERSION_1 = {"proc/self/cgroup": "5:memory:/a\n3:cpu,cpuacct:/docker/abc"}
@@ -84,7 +84,8 @@ VERSION_2 = {"proc/self/cgroup": "0::/user.slice/app.scope"}
     ],
 )
 def test_quota_of_version_2(tmp_path: Path, files: dict[str, str], expected: int) -> None:
-    assert default_num_threads(write(tmp_path, {**topology(), **VERSION_2, **files})) == expected
+    root = write(tmp_path, {**topology(), **VERSION_2, **files})
+    assert thread_budget(root).num_threads == expected
 
 
 @pytest.mark.parametrize("mount", ["cpu,cpuacct", "cpu"])
@@ -103,9 +104,22 @@ def test_quota_of_version_1(
 ) -> None:
     group = f"sys/fs/cgroup/{mount}/{directory}"
     files = {f"{group}/cpu.cfs_quota_us": quota, f"{group}/cpu.cfs_period_us": "100000"}
-    assert default_num_threads(write(tmp_path, {**topology(), **VERSION_1, **files})) == expected
+    root = write(tmp_path, {**topology(), **VERSION_1, **files})
+    assert thread_budget(root).num_threads == expected
 
 
 def test_a_quota_above_the_cores_changes_nothing(tmp_path: Path) -> None:
     files = {"sys/fs/cgroup/cpu.max": "6400000 100000"}
-    assert default_num_threads(write(tmp_path, {**topology(), **VERSION_2, **files})) == 4
+    assert thread_budget(write(tmp_path, {**topology(), **VERSION_2, **files})).num_threads == 4
+
+
+def test_the_tightest_memory_limit_counts(tmp_path: Path) -> None:
+    """Of the group and of all that contain it."""
+    assert memory_limit(tmp_path) is None
+    files = {
+        **VERSION_2,
+        "sys/fs/cgroup/a/memory.max": "4000",
+        "sys/fs/cgroup/a/b/memory.max": "max",
+    }
+    files["proc/self/cgroup"] = "0::/a/b"
+    assert memory_limit(write(tmp_path, files)) == 4000

@@ -164,5 +164,5 @@ def _report(number: int, said: str, around: Surroundings) -> None:
         cause += f"; llama.cpp's last message: {said}"
     with contextlib.suppress(OSError):
         Output(around, streams=False).message(
-            f"{cause}\nWhat was said is saved; to go on, start metasd again and press F4."
+            f"{cause}\nWhat was said is saved; to go on, start metasd again and type /chats."
         )

@@ -14,15 +14,19 @@ from metasd_local.cli.surroundings import DONE, Surroundings
 from metasd_local.config import chats_path, config_path, load_keys, memory_path
 from metasd_local.errors import UsageError
 from metasd_local.options import Options
-from metasd_local.selection import POLICIES
-from metasd_local.trace import TraceWriter
 
 if TYPE_CHECKING:
     from metasd_local.replay import Recording
 
 
-def chat(options: Options, words: Sequence[str], around: Surroundings) -> int:
-    """Open the chat and return when it is left."""
+def chat(
+    options: Options,
+    words: Sequence[str],
+    around: Surroundings,
+    *,
+    policies: Sequence[str] = (),
+) -> int:
+    """Open the chat and return when it is left; policies: names to complete."""
     if len(words) > 1:
         raise UsageError(f"found {len(words)} words, expected [POOL] (see metasd chat --help)")
     options = dataclasses.replace(options, pool=words[0] if words else options.pool)
@@ -37,15 +41,17 @@ def chat(options: Options, words: Sequence[str], around: Surroundings) -> int:
             open_pool, chats = Replay(recordings).open, None
         elif options.trace is not None:
             from metasd_local.replay import recording
+            from metasd_local.trace import TraceWriter
 
             trace = stack.enter_context(TraceWriter(Path(options.trace)))
             open_pool = recording(open_pool, trace)
         streams = (around.stdin, around.stdout)
-        if options.lines or not all(stream is not None and stream.isatty() for stream in streams):
-            from metasd_local.cli.lines import chat_in_lines
+        has_screen = all(stream is not None and stream.isatty() for stream in streams)
+        if options.lines or not has_screen or around.environment.get("TERM") == "dumb":
+            from tui.lines import chat_in_lines
 
             return chat_in_lines(options, around, open_pool, chats, recordings)
-        from metasd_local.cli.guard import guarded
+        from tui.guard import guarded
 
         state_path = memory_path(around.environment)
         config = config_path(around.environment)
@@ -66,7 +72,7 @@ def chat(options: Options, words: Sequence[str], around: Surroundings) -> int:
                 options,
                 chats_path=chats,
                 state_path=state_path,
-                policies=[policy.name for policy in POLICIES],
+                policies=policies,
                 keymap=read_keymap(load_keys(config), config),
             )
             app.run()

@@ -1,0 +1,69 @@
+"""`metasd doctor`: what works on this machine, what does not, and what to do about it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from metasd_local.catalogue import DrafterEntry, Pool, read_catalogue
+from metasd_local.cli.output import Output
+from metasd_local.cli.pools import report
+from metasd_local.cli.surroundings import DONE, FAILED, Interrupts, Surroundings
+from metasd_local.config import state_path
+from metasd_local.doctor.costs import CostsMeter
+from metasd_local.doctor.machine import examine_machine
+from metasd_local.doctor.pool import PoolExamination
+from metasd_local.doctor.report import is_ok, lines, to_json
+from metasd_local.errors import Cancelled, UsageError
+from metasd_local.fit import COSTS_FILE
+from metasd_local.interrupt import Interrupt
+from metasd_local.local import find_source, named_drafter, named_pool
+from metasd_local.options import Options
+from metasd_local.protocols import NGRAM
+
+
+def doctor(options: Options, words: Sequence[str], around: Surroundings) -> int:
+    """Examine the machine and one pool in depth, or all that are here."""
+    if len(words) > 1:
+        raise UsageError(f"found {len(words)} words, expected [POOL] (see metasd doctor --help)")
+    output = Output(around, streams=False)
+    catalogue = read_catalogue(around.environment)
+    pools = [pool for pool in catalogue if find_source(pool.target)]
+    if words:
+        pools = [_with_drafters(named_pool(words[0], catalogue), options.drafters)]
+    with Interrupts() as interrupts:
+        interrupt = Interrupt()
+        interrupts.stop = interrupt.set
+
+        def on_step(what: str, share: float | None) -> None:
+            if interrupts.has_happened:
+                raise Cancelled("stopped")
+            output.progress(what, share)
+
+        machine = examine_machine()
+        meter = CostsMeter(
+            num_threads=options.threads or machine.threads.num_threads,
+            costs_path=state_path(around.environment) / COSTS_FILE,
+            interrupt=interrupt,
+            measures=bool(words),
+        )
+        try:
+            reports = [PoolExamination(pool, options, meter, on_step).run() for pool in pools]
+        finally:
+            output.end()
+    report(to_json(machine, reports), lines(machine, reports), options, around)
+    return DONE if is_ok(reports) else FAILED
+
+
+def _with_drafters(pool: Pool, names: Sequence[str] | None) -> Pool:
+    """Return the pool with the drafters of `--drafters` in the place of its own."""
+    if names is None:
+        return pool
+    known = {drafter.name: drafter for drafter in pool.drafters}
+    chosen = []
+    for name in names:
+        if name != NGRAM and name not in known:
+            found = named_drafter(name, list(known))
+            known[name] = DrafterEntry(found.name, found.path)
+        chosen += [known[name]] if name != NGRAM else []
+    return dataclasses.replace(pool, drafters=tuple(chosen))

@@ -1,0 +1,118 @@
+"""`metasd download`: the files of a pool or of a repository, into the Hugging Face cache."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import partial
+
+from metasd_local.catalogue import DEFAULT_DOWNLOAD, HubFile, read_catalogue
+from metasd_local.cli.output import Output
+from metasd_local.cli.progress import Bars, JsonLines, Lines, View
+from metasd_local.cli.surroundings import DONE, FAILED, INTERRUPTED, Interrupts, Surroundings
+from metasd_local.download import FileFailed, download
+from metasd_local.download_plan import DownloadPlan, find_present, plan_download
+from metasd_local.errors import Cancelled, DownloadError, UsageError
+from metasd_local.hub import cache_folder, discard, find_local, is_offline, is_sound
+from metasd_local.hub.remote import Hub
+from metasd_local.model_files import part_paths
+from metasd_local.options import Options
+from metasd_local.repository import parse_repository
+from metasd_local.text import size_text
+
+
+def download_models(options: Options, words: Sequence[str], around: Surroundings) -> int:
+    """Fetch what is missing."""
+    if len(words) > 1:
+        raise UsageError(f"found {len(words)} words, expected POOL (see metasd download --help)")
+    text = words[0] if words else DEFAULT_DOWNLOAD
+    wanted = _wanted(text, around)
+    output = Output(around, streams=False)
+    json_lines = JsonLines(around.stdout) if options.json else None
+    stop = threading.Event()
+
+    def connect() -> Hub:
+        if options.offline or is_offline():
+            missing = ", ".join(str(each) for each in wanted if find_present(each) is None)
+            raise DownloadError(
+                f"not on this machine: {missing}; the network is not asked because of --offline "
+                f"or HF_HUB_OFFLINE; without them, type: metasd download {text}"
+            )
+        hub = Hub()
+        if not options.json:
+            output.line(f"asking {hub.host}")
+        return hub
+
+    if options.verify:
+        _verify(wanted, output)
+    plan = plan_download(wanted, connect, stop, on_note=output.message)
+    if json_lines:
+        json_lines.show_plan(plan)
+    else:
+        _show_plan(plan, output)
+    view: View = json_lines or Lines(plan, output)
+    if json_lines is None and around.stderr.isatty():
+        view = Bars(plan, around.stderr, output)
+    has_failed = bool(plan.problems)
+    # Before this Ctrl-C ends everything at once, even a question that nobody answers.
+    with Interrupts() as interrupts:
+        interrupts.stop = stop.set
+        try:
+            for event in download(plan, stop):
+                view.show(event)
+                has_failed |= isinstance(event, FileFailed)
+        except Cancelled:
+            output.message(f"stopped; what came is kept; to go on, type: metasd download {text}")
+            return INTERRUPTED
+    paths = [str(path) for model in (*plan.present, *plan.missing) if (path := find_local(model))]
+    if json_lines:
+        json_lines.write("end", {"ok": not has_failed, "paths": paths})
+    else:
+        around.stdout.writelines(f"{path}\n" for path in paths)
+    return FAILED if has_failed else DONE
+
+
+def _wanted(text: str, around: Surroundings) -> Sequence[HubFile | str]:
+    """Return the models that a text names."""
+    if parse_repository(text) is not None:
+        return [text]
+    catalogue = read_catalogue(around.environment)
+    if text not in catalogue and "/" in text:
+        raise UsageError(f"found {text!r}, expected user/repo[:QUANT] or user/repo/file.gguf")
+    models = [each for each in catalogue[text].sources if isinstance(each, HubFile)]
+    if not models:
+        raise UsageError(f"pool {text} has no files on the Hub; there is nothing to download")
+    return models
+
+
+def _verify(wanted: Sequence[HubFile | str], output: Output) -> None:
+    """Remove what is damaged, so that it is fetched again."""
+    for each in wanted:
+        model = find_present(each)
+        path = find_local(model) if model else None
+        if model is None or path is None:
+            continue
+        verdicts = {
+            part: is_sound(part, model.sha256, partial(output.progress, f"checking {part.name}"))
+            for part in part_paths(path)
+        }
+        damaged = [part for part, verdict in verdicts.items() if verdict is False]
+        for part in damaged:
+            discard(part)
+        sound = "no checksum is known" if None in verdicts.values() else "no damage found"
+        output.line(f"{model}: {'damaged, removed' if damaged else sound}")
+
+
+def _show_plan(plan: DownloadPlan, output: Output) -> None:
+    for model in plan.present:
+        output.line(f"{'here':>9}  {model}")
+    for file in plan.files:
+        here = f", {size_text(file.here_bytes)} of it are here" if file.here_bytes else ""
+        output.line(f"{size_text(file.size_bytes):>9}  {file.repo}/{file.name}{here}")
+    for problem in plan.problems:
+        output.message(f"left out: {problem}")
+    if plan.files:
+        output.line(
+            f"{size_text(plan.missing_bytes)} to fetch, {size_text(plan.free_bytes)} free under "
+            f"{cache_folder()}"
+        )

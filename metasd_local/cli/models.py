@@ -1,0 +1,111 @@
+"""`metasd ls` and `metasd show`: the pools, and which of their files are here."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from metasd_local.catalogue import read_catalogue
+from metasd_local.cli.output import Output
+from metasd_local.cli.pools import is_to_fetch, pool_json, pool_of, report
+from metasd_local.cli.surroundings import DONE, Surroundings
+from metasd_local.errors import UsageError
+from metasd_local.hub import cache_folder
+from metasd_local.local import default_pool
+from metasd_local.options import Options
+from metasd_local.text import size_text
+
+
+def ls(options: Options, words: Sequence[str], around: Surroundings) -> int:
+    """List the pools, and with `--found` the models of other tools."""
+    if words:
+        raise UsageError(f"found {words[0]!r}, expected no word; for one pool: metasd show POOL")
+    catalogue = read_catalogue(around.environment)
+    default = default_pool(catalogue, around.environment)
+    pools = [pool_json(pool) for pool in catalogue]
+    document: dict[str, Any] = {"default": default, "pools": pools}
+    width = max(len(pool["name"]) for pool in pools)
+    lines = [f"{'*' if each['name'] == default else ' '} {_line(each, width)}" for each in pools]
+    if options.found:
+        found, found_lines = _found(around)
+        document |= found
+        lines += found_lines
+    report(document, lines, options, around)
+    if not options.json and any(map(is_to_fetch, pools)):
+        Output(around, streams=False).message("to fetch what is not here: metasd download POOL")
+    return DONE
+
+
+def show(options: Options, words: Sequence[str], around: Surroundings) -> int:
+    """Show one pool."""
+    pool = pool_of(words, read_catalogue(around.environment), "show")
+    document = pool_json(pool)
+    sampling = ", ".join(f"{name} {value:g}" for name, value in document["sampling"].items())
+    facts = {
+        "licence": pool.licence,
+        "memory": size_text(pool.memory_bytes) if pool.memory_bytes else "",
+        "unverified": pool.unverified,
+        "sampling": sampling.replace("_", " "),
+        "defined in": str(pool.defined_in or ""),
+    }
+    title = f"{pool.name}: {pool.summary}" if pool.summary else pool.name
+    lines = [f"{title} (demo models)" if pool.is_demo else title]
+    drafters = [(entry["name"], entry) for entry in document["drafters"]]
+    width = max(map(len, (*facts, *(name for name, _ in drafters))))
+    lines += [f"  {name:{width}}  {text}" for name, text in facts.items() if text]
+    for name, entry in (("target", document["target"]), *drafters):
+        about = [entry[key] for key in ("domain", "licence", "unverified") if entry.get(key)]
+        about = [text for text in about if text != pool.licence]
+        place = entry["path"] or f"{entry['repo']}/{entry['file']}"
+        state = "" if entry["is_here"] else ", not here"
+        size = size_text(entry["size_bytes"]) if entry["size_bytes"] else "size unknown"
+        lines += [f"  {name:{width}}  {size}{state}{''.join(f'; {each}' for each in about)}"]
+        lines += [f"  {'':{width}}  {place}"]
+    if is_to_fetch(document):
+        lines.append(f"to fetch what is not here: metasd download {pool.name}")
+    report(document, lines, options, around)
+    return DONE
+
+
+def _found(around: Surroundings) -> tuple[dict[str, Any], list[str]]:
+    from metasd_local.found import find_models, find_pairs
+
+    output = Output(around, streams=False)
+    models = find_models(around.environment, cache_folder())
+    pairs = find_pairs(models, partial(output.progress, "comparing vocabularies"))
+    output.end()
+    lines = ["", "GGUF files on this machine:" if models else "No GGUF file was found."]
+    lines += [
+        f"  {size_text(model.size_bytes):>8}  {model.architecture or '?':10}  {model.tool}: "
+        f"{model.name}{f' ({model.problem})' if model.problem else ''}"
+        for model in models
+    ]
+    if pairs:
+        lines += ["", "Drafters whose vocabulary is the target's; each line would make a pool:"]
+    for target in dict.fromkeys(target for target, _ in pairs):
+        paths = [drafter.path for other, drafter in pairs if other is target]
+        drafters = "".join(f" --drafter {shlex.quote(str(path))}" for path in paths)
+        lines.append(f"  metasd add NAME --target {shlex.quote(str(target.path))}{drafters}")
+    names = ("tool", "name", "architecture", "size_bytes", "problem")
+    found = [
+        {"path": str(model.path), **{name: getattr(model, name) for name in names}}
+        for model in models
+    ]
+    pairs_json = [{"target": str(pair[0].path), "drafter": str(pair[1].path)} for pair in pairs]
+    return {"found": found, "pairs": pairs_json}, lines
+
+
+def _line(pool: dict[str, Any], width: int) -> str:
+    files = [pool["target"], *pool["drafters"]]
+    num_here = sum(each["is_here"] for each in files)
+    state = "ready" if pool["complete"] else f"{num_here} of {len(files)} files"
+    target = Path(pool["target"]["file"] or pool["target"]["path"]).stem
+    drafters = ", ".join(drafter["name"] for drafter in pool["drafters"])
+    return (
+        f"{pool['name']:{width}}  {state if num_here else 'not here':12}  "
+        f"{size_text(pool['size_bytes']) if num_here else '-':>7}  "
+        f"{target}{' (demo)' if pool['demo'] else ''}{f' + {drafters}' if drafters else ''}"
+    )

@@ -1,0 +1,130 @@
+"""`metasd add` and `metasd rm`: pools of the user's own, and files that are not wanted any more."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from metasd_local.arguments import ALIASES, COMMANDS
+from metasd_local.catalogue import (
+    NAME_RULE,
+    DrafterEntry,
+    Pool,
+    Source,
+    hub_file,
+    is_pool_name,
+    read_catalogue,
+)
+from metasd_local.cli.output import Output
+from metasd_local.cli.pools import pool_json, pool_of, report
+from metasd_local.cli.surroundings import DONE, FAILED, Surroundings
+from metasd_local.config import models_path
+from metasd_local.errors import UsageError
+from metasd_local.options import Options
+from metasd_local.own_pools import append_pool, remove_pool
+from metasd_local.protocols import NGRAM, PLAIN
+from metasd_local.removal import plan_removal, remove
+from metasd_local.text import size_text
+
+
+def add(options: Options, words: Sequence[str], around: Surroundings) -> int:
+    """Write a pool of the user's own."""
+    if len(words) != 1 or options.target is None:
+        raise UsageError("expected NAME --target FILE [--drafter FILE]... (see metasd add --help)")
+    (name,) = words
+    if not is_pool_name(name):
+        raise UsageError(f"found the name {name!r}, expected {NAME_RULE}")
+    if name in COMMANDS or name in ALIASES:
+        raise UsageError(f"{name!r} is a command; choose another name for the pool")
+    known = read_catalogue(around.environment)
+    if name in known:
+        raise UsageError(
+            f"a pool is named {name!r} already, in {known[name].defined_in}; choose another name"
+        )
+    sources = [_source_of(text) for text in options.drafter or ()]
+    pool = Pool(
+        name,
+        _source_of(options.target),
+        tuple(map(DrafterEntry, _drafter_names(sources), sources)),
+    )
+    path = models_path(around.environment)
+    append_pool(path, pool)
+    document = pool_json(read_catalogue(around.environment)[name])
+    lines = [f"{name} is now a pool, in {path}"]
+    drafters = ", ".join(drafter.name for drafter in pool.drafters)
+    lines += [f"its drafters: {drafters}"] if drafters else []
+    lines.append(f"To check it: metasd doctor {name}")
+    report(document, lines, options, around)
+    return DONE
+
+
+def rm(options: Options, words: Sequence[str], around: Surroundings) -> int:
+    """Remove a pool's files from the cache, and the pool if it is the user's own."""
+    catalogue = read_catalogue(around.environment)
+    pool = pool_of(words, catalogue, "rm")
+    removal = plan_removal(pool, catalogue)
+    own = models_path(around.environment)
+    is_own = pool.defined_in == own
+    output = Output(around, streams=False)
+    for path in removal.paths:
+        size = size_text(path.stat().st_size) if os.path.isfile(path) else "broken"
+        output.line(f"  {size:>7}  {path}")
+    for path, reason in removal.kept.items():
+        output.line(f"    stays  {path} ({reason})")
+    num_paths = len(removal.paths)
+    parts = [f"{num_paths} file{'' if num_paths == 1 else 's'}"] if num_paths else []
+    parts += [f"[pool.{pool.name}] of {own}"] if is_own else []
+    what = " and ".join(parts) or "nothing: no file of it is in the cache"
+    is_agreed = not parts or bool(options.yes) or _asks(f"Remove {what}? [y/N] ", around)
+    freed_bytes = remove(removal) if is_agreed else 0
+    if is_agreed and is_own:
+        remove_pool(own, pool.name)
+    document = {
+        "removed": [str(path) for path in removal.paths if not os.path.lexists(path)],
+        "freed_bytes": freed_bytes,
+        "kept": [{"path": str(path), "reason": why} for path, why in removal.kept.items()],
+        "entry_removed": is_agreed and is_own,
+    }
+    freed = f", {size_text(freed_bytes)}" if num_paths else ""
+    line = f"removed {what}{freed}" if is_agreed else "nothing was removed"
+    report(document, [line], options, around)
+    return DONE if is_agreed else FAILED
+
+
+def _asks(question: str, around: Surroundings) -> bool:
+    if around.stdin is None or not around.stdin.isatty():
+        raise UsageError("nobody can be asked here; add --yes to remove without a question")
+    around.stderr.write(question)
+    around.stderr.flush()
+    return around.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _source_of(text: str) -> Source:
+    """Return what `add` is given as a model; raise UsageError."""
+    path = Path(text).expanduser()
+    if os.path.isfile(path):
+        with path.open("rb") as stream:
+            if stream.read(4) != b"GGUF":
+                raise UsageError(f"{path} is no GGUF file; choose another")
+        return path.absolute()
+    source = hub_file(text)
+    if source is None:
+        raise UsageError(f"there is no file {text!r}; expected a path or user/repo/file.gguf")
+    return source
+
+
+def _drafter_names(sources: Iterable[Source]) -> list[str]:
+    """Return a name for each, made of its file's."""
+    names: list[str] = []
+    for source in sources:
+        stem = re.sub(r"-\d{5}-of-\d{5}$", "", Path(source.name).stem)
+        stem = re.sub(r"^(sha256-\w{8})\w+$", r"\1", stem)  # as Ollama names its files
+        name = base = re.sub(r"[^\w.+-]+", "-", stem, flags=re.ASCII).lstrip(".+-") or "drafter"
+        number = 1
+        while name in (*names, NGRAM, PLAIN):
+            number += 1
+            name = f"{base}-{number}"
+        names.append(name)
+    return names

@@ -1,0 +1,86 @@
+"""What the catalogue's commands say of pools, as JSON and in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from metasd_local.catalogue import Catalogue, HubFile, Pool, Source
+from metasd_local.cli.surroundings import Surroundings
+from metasd_local.errors import ModelError, UsageError
+from metasd_local.local import find_source, local_bytes, named_pool
+from metasd_local.model_files import size_of_parts
+from metasd_local.options import Options
+from metasd_local.text import printable
+
+
+def pool_of(words: Sequence[str], catalogue: Catalogue, command: str) -> Pool:
+    """Return the pool that a command was given. Raise UsageError."""
+    if len(words) != 1:
+        raise UsageError(f"found {len(words)} words, expected POOL (see metasd {command} --help)")
+    pool = named_pool(words[0], catalogue)
+    if not pool.defined_in and find_source(pool.target) is None:
+        raise ModelError(f"{pool.target} is not a file; expected a GGUF file: check the path")
+    return pool
+
+
+def pool_json(pool: Pool) -> dict[str, Any]:
+    """Return all that is known of a pool and of its files."""
+    target = _source_json(pool.target)
+    drafters = [
+        {
+            "name": drafter.name,
+            "domain": drafter.domain,
+            "licence": drafter.licence or pool.licence,
+            "unverified": drafter.unverified,
+            **_source_json(drafter.source),
+        }
+        for drafter in pool.drafters
+    ]
+    missing = [each["size_bytes"] for each in (target, *drafters) if not each["is_here"]]
+    return {
+        "name": pool.name,
+        "summary": pool.summary,
+        "ready": target["is_here"],
+        "complete": not missing,
+        "demo": pool.is_demo,
+        "licence": pool.licence,
+        "unverified": pool.unverified,
+        "memory_bytes": pool.memory_bytes,
+        "size_bytes": local_bytes(pool),
+        "missing_bytes": None if None in missing else sum(missing),
+        "defined_in": str(pool.defined_in) if pool.defined_in else None,
+        "sampling": dataclasses.asdict(pool.sampling),
+        "target": target,
+        "drafters": drafters,
+    }
+
+
+def _source_json(source: Source) -> dict[str, Any]:
+    path = find_source(source)
+    of_hub = source if isinstance(source, HubFile) else None
+    return {
+        "is_here": path is not None,
+        "path": str(path or source) if path or not of_hub else None,
+        "repo": of_hub and of_hub.repo,
+        "file": of_hub and of_hub.name,
+        "revision": of_hub and of_hub.revision,
+        "size_bytes": size_of_parts(path) if path else of_hub and of_hub.size_bytes,
+        "sha256": of_hub and of_hub.sha256,
+    }
+
+
+def is_to_fetch(pool: dict[str, Any]) -> bool:
+    """Tell whether a download would help a pool of `pool_json`."""
+    files = (pool["target"], *pool["drafters"])
+    return any(each["repo"] and not each["is_here"] for each in files)
+
+
+def report(
+    document: dict[str, Any], lines: Iterable[str], options: Options, around: Surroundings
+) -> None:
+    """Print the one or the other."""
+    text = json.dumps(document, indent=1) if options.json else "\n".join(map(printable, lines))
+    around.stdout.write(text + "\n")

@@ -1,0 +1,118 @@
+"""Removing a pool's files from the Hugging Face cache, and nothing that others need."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from metasd_local.catalogue import Catalogue, HubFile, Pool
+from metasd_local.errors import ModelError
+from metasd_local.hub import cache_folder, lock_path, repository_folder
+from metasd_local.local import find_source
+from metasd_local.model_files import part_names, part_paths
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What removing a pool would do to its files that are here."""
+
+    paths: tuple[Path, ...]
+    """To be removed, in the order of the pool; what came of unfinished downloads included."""
+    kept: Mapping[Path, str]
+    """What stays, and why."""
+
+
+def plan_removal(pool: Pool, catalogue: Catalogue) -> Removal:
+    """Settle which of a pool's files go: those of the cache that no other pool here has.
+
+    A pool whose target is not here needs nothing.
+    """
+    others = {
+        other.name: {
+            part.resolve()
+            for path in map(find_source, other.sources)
+            if path
+            for part in part_paths(path)
+        }
+        for other in catalogue
+        if other is not pool and find_source(other.target)
+    }
+    going: dict[Path, None] = {}
+    kept: dict[Path, str] = {}
+    for source in pool.sources:
+        if isinstance(source, Path):
+            kept |= {source: "given by path"} if os.path.isfile(source) else {}
+            continue
+        for path in _links(source):
+            sharing = [name for name, files in others.items() if path.resolve() in files]
+            if sharing:
+                kept[path] = f"also in {', '.join(sharing)}"
+            else:
+                going[path] = None
+        going |= dict.fromkeys((repository_folder(source.repo) / "blobs").glob("*.part"))
+    return Removal(tuple(going), kept)
+
+
+def remove(removal: Removal) -> int:
+    """Remove the files, and folders of the cache that nothing is left in; return the bytes freed.
+
+    What somebody is fetching just now stays. Raises ModelError.
+    """
+    sizes = {path.resolve(): path.stat().st_size for path in removal.paths if os.path.exists(path)}
+    for path in removal.paths:
+        repository, place, commit, *_ = path.relative_to(cache_folder()).parts
+        folder = cache_folder() / repository
+        try:
+            if place == "blobs":
+                remove_part(path)
+            else:
+                _remove(path, folder, commit)
+            for name in ("blobs", "refs", "snapshots", "."):
+                with contextlib.suppress(FileNotFoundError):
+                    (folder / name).rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise ModelError(f"{path} cannot be removed: {error.strerror}") from error
+    return sum(size for path, size in sizes.items() if not os.path.exists(path))
+
+
+def remove_part(part: Path) -> None:
+    """Remove what came of a file, unless somebody is fetching it just now; raise OSError."""
+    # Imported when needed: it loads asyncio.
+    import filelock
+
+    with (
+        contextlib.suppress(filelock.Timeout),
+        filelock.FileLock(lock_path(part.with_suffix("")), blocking=False),
+    ):
+        part.unlink()
+
+
+def _links(file: HubFile) -> Iterator[Path]:
+    """Yield a model's files under the names the cache gives them, in every revision."""
+    folder = repository_folder(file.repo)
+    for snapshot in sorted((folder / "snapshots").glob("*")):
+        for name in part_names(file.name):
+            path = snapshot / name
+            if os.path.lexists(path) and path.parent.resolve().is_relative_to(folder.resolve()):
+                yield path
+
+
+def _remove(path: Path, folder: Path, commit: str) -> None:
+    blob, snapshots = path.resolve(), folder / "snapshots"
+    path.unlink()
+    is_ours = blob.parent == (folder / "blobs").resolve()
+    if is_ours and not any(other.resolve() == blob for other in snapshots.rglob("*")):
+        blob.unlink(missing_ok=True)
+    # The first folder in which something is left ends it.
+    for parent in path.parents:
+        if parent == snapshots:
+            break
+        parent.rmdir()
+    for reference in (folder / "refs").rglob("*"):
+        if reference.is_file() and reference.read_bytes().strip() == commit.encode():
+            reference.unlink()

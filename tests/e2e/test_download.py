@@ -1,0 +1,460 @@
+"""Downloads through the Hub's real client from a Hub on loopback, with whatever can go wrong."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.utils import close_session  # type: ignore[attr-defined]
+
+from metasd_local.catalogue import HubFile
+from metasd_local.download import (
+    DownloadEvent,
+    FileDone,
+    FileFailed,
+    FileNote,
+    FileProgress,
+    download,
+)
+from metasd_local.download_plan import plan_download
+from metasd_local.errors import Cancelled, DownloadError, UsageError
+from metasd_local.hub import cache_folder, discard, find_local, is_sound, repository_folder
+from metasd_local.hub.remote import Hub, Patience
+from metasd_local.transfer import WRITE_BYTES
+from tests.hub_client import QUICK, fetch, start_fetch
+from tests.hub_server import REPO, Asked, Fault, HubServer, running_hub, sha256
+
+NAME = "m-Q4_K_M.gguf"
+FILE = HubFile(REPO, NAME)
+CONTENT = random.Random(1).randbytes(300_000)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    with running_hub() as server:
+        server.files[REPO][NAME] = CONTENT
+        yield server
+        close_session()
+
+
+def parts() -> list[Path]:
+    return sorted(cache_folder().rglob("*.part"))
+
+
+def failures(events: list[DownloadEvent]) -> list[str]:
+    return [event.text for event in events if isinstance(event, FileFailed)]
+
+
+def is_complete(name: str = NAME, content: bytes = CONTENT) -> bool:
+    path = find_local(HubFile(REPO, name))
+    return path is not None and path.read_bytes() == content and not parts()
+
+
+def test_a_file_arrives_where_other_tools_look(hub: HubServer) -> None:
+    """In the cache's layout; the next time nothing is asked at all."""
+    events = fetch(hub.endpoint, REPO)
+    assert is_complete()
+    path = find_local(FILE)
+    assert try_to_load_from_cache(REPO, NAME, cache_dir=cache_folder()) == str(path)
+    assert isinstance(events[-1], FileDone)
+    assert events[-1].path == path
+    progress = [event.done_bytes for event in events if isinstance(event, FileProgress)]
+    assert progress == sorted(progress)
+    assert progress[-1] == len(CONTENT)
+    hub.calls.clear()
+    assert fetch(hub.endpoint, REPO, FILE, f"{REPO}:q4_k_m") == []
+    assert not hub.calls
+
+
+def test_a_cut_connection_goes_on_where_it_ended(hub: HubServer) -> None:
+    """In the same run and without a byte twice, as often as it gains anything."""
+    hub.faults.extend([Fault(cut_at=1000), Fault(cut_at=0), *[Fault(cut_at=500)] * QUICK.attempts])
+    fetch(hub.endpoint, FILE)
+    assert [asked.start for asked in hub.asked] == [0, 1000, 1000, 1500, 2000, 2500, 3000]
+    assert is_complete()
+
+
+def test_a_run_goes_on_where_the_last_one_ended(hub: HubServer) -> None:
+    """The part's hash is made anew of what is on the disk."""
+    hub.faults.extend([Fault(cut_at=1000), *[Fault(cut_at=0)] * QUICK.attempts])
+    assert "gave up after 4 attempts" in failures(fetch(hub.endpoint, FILE))[0]
+    assert [part.stat().st_size for part in parts()] == [1000]
+    hub.faults.clear()
+    fetch(hub.endpoint, FILE)
+    assert hub.asked[-1].start == 1000
+    assert is_complete()
+
+
+def test_a_complete_part_needs_no_byte(hub: HubServer) -> None:
+    """It was killed between the last byte and the new name."""
+    folder = repository_folder(REPO) / "blobs"
+    folder.mkdir(parents=True)
+    (folder / f"{sha256(CONTENT)}.part").write_bytes(CONTENT)
+    fetch(hub.endpoint, FILE)
+    assert not hub.asked
+    assert is_complete()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(cut_at=2000, ignore_range=True),
+        Fault(ignore_range=True),
+        Fault(status=416),
+        Fault(status=500),
+        Fault(status=503, at_endpoint=True, retry_after="0"),
+        Fault(status=429, retry_after="0"),
+        Fault(status=403),
+        Fault(stall=True),
+        Fault(cut_at=10, stall=True),
+    ],
+    ids=str,
+)
+def test_one_fault_after_another_is_survived(hub: HubServer, fault: Fault) -> None:
+    """Servers that ignore ranges, refuse them, stall, are overloaded or forget who signed."""
+    hub.faults.extend([Fault(cut_at=1000), fault])
+    fetch(hub.endpoint, FILE)
+    assert is_complete()
+
+
+def test_a_server_that_asks_for_a_long_rest_gets_it(hub: HubServer) -> None:
+    """The user is told how long, rather than waited for."""
+    hub.faults.append(Fault(status=429, retry_after="3600"))
+    assert "asks to wait 3600 s" in failures(fetch(hub.endpoint, FILE))[0]
+    assert len(hub.asked) == 1
+
+
+def test_a_hub_that_is_down_is_asked_again_and_then_named(hub: HubServer) -> None:
+    """Questions after a repository are repeated as transfers are."""
+    hub.metadata_status.extend([500, 429])
+    fetch(hub.endpoint, FILE)
+    assert is_complete()
+    hub.metadata_status.extend([503] * QUICK.attempts)
+    with pytest.raises(DownloadError, match=r"status 503; gave up after 4 attempts"):
+        fetch(hub.endpoint, f"{REPO}/other.gguf")
+
+
+def test_a_hub_that_never_answered_is_not_waited_for(hub: HubServer) -> None:
+    """No network, a wrong port, a wrong address: told at once; a network that went away is not."""
+    for endpoint, text in (
+        ("http://127.0.0.1:9", r"cannot be reached \(.+\); check the network"),
+        ("nonsense", "expected one such as https://"),
+        ("ftp://127.0.0.1", "expected one such as https://"),
+    ):
+        with pytest.raises(DownloadError, match=text) as caught:
+            fetch(endpoint, FILE, HubFile("user/other", NAME))
+        assert "attempts" not in str(caught.value)
+    hub.store = "http://127.0.0.1:9"
+    assert "gave up after 4 attempts" in failures(fetch(hub.endpoint, FILE))[0]
+
+
+@pytest.mark.parametrize("name", [NAME, "small.gguf"])
+def test_a_wrong_checksum_is_no_model(hub: HubServer, name: str) -> None:
+    """SHA-256, or git's hash of a small file; the part goes and the next run starts anew."""
+    hub.files[REPO]["small.gguf"] = b"GGUF, but small"
+    hub.small.add("small.gguf")
+    hub.faults.append(Fault(wrong_bytes=True))
+    assert "wrong checksum" in failures(fetch(hub.endpoint, f"{REPO}/{name}"))[0]
+    assert not parts()
+    assert find_local(HubFile(REPO, name)) is None
+    fetch(hub.endpoint, f"{REPO}/{name}")
+    assert is_complete(name, hub.files[REPO][name])
+
+
+def test_a_damaged_part_is_noticed(hub: HubServer) -> None:
+    """As after a power cut; it is as long as it should be but holds zeros."""
+    folder = repository_folder(REPO) / "blobs"
+    folder.mkdir(parents=True)
+    (folder / f"{sha256(CONTENT)}.part").write_bytes(bytes(5000))
+    assert "wrong checksum" in failures(fetch(hub.endpoint, FILE))[0]
+    fetch(hub.endpoint, FILE)
+    assert is_complete()
+
+
+def test_another_file_under_the_same_name_starts_anew(hub: HubServer) -> None:
+    """Between two runs: the old part goes. In a run: nothing of the new file is mixed in."""
+    hub.faults.extend([Fault(cut_at=1000), Fault(status=404)])
+    assert failures(fetch(hub.endpoint, FILE))
+    assert len(parts()) == 1
+    new = CONTENT[::-1]
+    hub.files[REPO][NAME] = new
+    hub.faults.append(Fault(wrong_etag=True))
+    assert "was replaced" in failures(fetch(hub.endpoint, FILE))[0]
+    fetch(hub.endpoint, FILE)
+    assert hub.asked[-1].start == 0
+    assert is_complete(content=new)
+
+
+def test_the_catalogues_checksum_counts_before_a_byte_comes(hub: HubServer) -> None:
+    """A repository that changed hands is not trusted."""
+    with pytest.raises(DownloadError, match="another file by now"):
+        fetch(hub.endpoint, HubFile(REPO, NAME, sha256="0" * 64))
+    fetch(hub.endpoint, HubFile(REPO, NAME, sha256=sha256(CONTENT)))
+    assert len(hub.asked) == 1
+
+
+def test_a_download_that_does_not_fit_does_not_begin(hub: HubServer) -> None:
+    """Refused by the plan."""
+    with pytest.raises(DownloadError, match="300,000 bytes are to be fetched, but only 100,000"):
+        plan_download(
+            [FILE], lambda: Hub(hub.endpoint, QUICK), Event(), free_bytes=lambda _: 100_000
+        )
+    assert not hub.asked
+
+
+def test_a_full_disk_keeps_what_came(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that succeeds by half counts by half."""
+    quota = 123_456
+
+    class Full(io.FileIO):
+        def write(self, data: object) -> int:
+            size = os.fstat(self.fileno()).st_size
+            if size >= quota:
+                raise OSError(errno.ENOSPC, "no space left")
+            return super().write(memoryview(data)[: quota - size])  # type: ignore[arg-type]
+
+    opened = Path.open
+
+    def open_full(path: Path, mode: str = "r", *arguments: object, **keywords: object) -> object:
+        if path.suffix == ".part":
+            return Full(path, "a+")
+        return opened(path, mode, *arguments, **keywords)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_full)
+        assert (
+            "the disk is full; make room for 176,544 more bytes"
+            in failures(fetch(hub.endpoint, FILE))[0]
+        )
+    assert [part.stat().st_size for part in parts()] == [quota]
+    fetch(hub.endpoint, FILE)
+    assert hub.asked[-1].start == quota
+    assert is_complete()
+
+
+def test_the_token_goes_to_the_endpoint_alone(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not along the redirect, nor into a message."""
+    hub.gated, hub.token = True, "hf_secret"
+    with pytest.raises(DownloadError, match="no repository user/none"):
+        fetch(hub.endpoint, "user/none/x.gguf")
+    assert "accept its licence at" in failures(fetch(hub.endpoint, FILE))[0]
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(DownloadError, match="refuses user/model-GGUF") as caught:
+        fetch(hub.endpoint, FILE)
+    assert "hf_wrong" not in str(caught.value)
+    assert not hub.asked
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.faults.append(Fault(status=404))
+    text = failures(fetch(hub.endpoint, FILE))[0]
+    assert "secret" not in text
+    fetch(hub.endpoint, FILE)
+    assert is_complete()
+    assert hub.endpoint_headers[-1]["authorization"] == "Bearer hf_secret"
+    hub.moved = True
+    with pytest.raises(DownloadError):
+        fetch(hub.endpoint, "user/other")
+    assert len(hub.asked) == 3
+    for asked in hub.asked:
+        assert "authorization" not in {name.lower() for name in asked.headers}
+        assert "secret" not in str(asked.headers)
+
+
+def test_what_is_not_there_is_named_with_what_is(hub: HubServer) -> None:
+    """The nearest file, the nearest quantisation."""
+    with pytest.raises(DownloadError, match=f"did you mean '{NAME}'"):
+        fetch(hub.endpoint, f"{REPO}/m-Q4_K.gguf")
+    with pytest.raises(UsageError, match=f"models: {REPO}:Q4_K_M"):
+        fetch(hub.endpoint, f"{REPO}:Q8_0")
+    with pytest.raises(DownloadError, match=r"has no file 'm-00001-of-00000\.gguf'"):
+        fetch(hub.endpoint, f"{REPO}/m-00001-of-00000.gguf")
+    with pytest.raises(DownloadError, match="no revision 'none'"):
+        fetch(hub.endpoint, HubFile(REPO, NAME, revision="none"))
+
+
+def test_names_that_lead_out_of_the_cache_are_not_fetched(hub: HubServer) -> None:
+    """Whoever owns the repository chose them."""
+    hub.files[REPO]["../../x.gguf"] = CONTENT
+    with pytest.raises(DownloadError, match="expected a relative path"):
+        fetch(hub.endpoint, HubFile(REPO, "../../x.gguf"))
+    assert not hub.asked
+
+
+def test_a_split_model_comes_as_one(hub: HubServer) -> None:
+    """Its parts side by side; a missing one is an error before anything is fetched."""
+    names = [f"s-Q8_0-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    hub.files[REPO] |= {name: CONTENT[: 1000 * len(name)] for name in names[:2]}
+    with pytest.raises(DownloadError, match=f"has no file '{names[2]}'"):
+        fetch(hub.endpoint, f"{REPO}:Q8_0")
+    hub.files[REPO][names[2]] = CONTENT[500:]
+    fetch(hub.endpoint, f"{REPO}:Q8_0")
+    first = find_local(HubFile(REPO, names[0]))
+    assert first is not None
+    for name in names:
+        assert first.with_name(name).read_bytes() == hub.files[REPO][name]
+
+
+def test_two_downloads_of_one_file_fetch_it_once(hub: HubServer) -> None:
+    """The second waits for the first and says so."""
+    waits = Event()
+    events: list[DownloadEvent] = []
+
+    def second() -> None:
+        client = Hub(hub.endpoint, QUICK)
+        plan = plan_download([FILE], lambda: client, Event())
+        for event in download(plan, Event()):
+            events.append(event)
+            if isinstance(event, FileNote):
+                waits.set()
+
+    thread = Thread(target=second)
+
+    def start_second(_asked: Asked) -> None:
+        thread.start()
+        assert waits.wait(10)
+
+    hub.on_bytes = start_second
+    fetch(hub.endpoint, FILE, patience=Patience(stall_s=10))
+    thread.join()
+    assert len(hub.asked) == 1
+    assert isinstance(events[-1], FileDone)
+    assert is_complete()
+
+
+def test_a_stopped_download_keeps_what_came(hub: HubServer) -> None:
+    """Even while the server sends nothing; the next run goes on."""
+    stop = Event()
+    client = Hub(hub.endpoint, Patience(stall_s=3600, pause_s=0))
+    hub.faults.extend([Fault(cut_at=1000), Fault(stall=True)])
+    hub.on_bytes = lambda asked: stop.set() if asked.start else None
+    with pytest.raises(Cancelled):
+        list(download(plan_download([FILE], lambda: client, stop), stop))
+    assert [part.stat().st_size for part in parts()] == [1000]
+    hub.ended.set()  # what waits for bytes may end
+    fetch(hub.endpoint, FILE)
+    assert hub.asked[-1].start == 1000
+    assert is_complete()
+
+
+def ignore(_share: float) -> None:
+    """Look at no progress."""
+
+
+def test_damage_in_the_cache_is_found_and_repaired(hub: HubServer) -> None:
+    """A changed byte by its hash; a missing end already by the size."""
+    fetch(hub.endpoint, FILE)
+    path = find_local(FILE)
+    assert path is not None
+    assert is_sound(path, None, ignore)
+    path.resolve().write_bytes(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]))
+    assert is_sound(path, None, ignore) is False
+    discard(path)
+    fetch(hub.endpoint, FILE)
+    assert is_complete()
+    path.resolve().write_bytes(CONTENT[:-1])
+    fetch(hub.endpoint, HubFile(REPO, NAME, size_bytes=len(CONTENT)))
+    assert is_complete()
+
+
+def test_a_file_that_a_link_of_the_users_own_leads_to_is_never_removed(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    """Nobody knows its hash, and it is not the cache's."""
+    fetch(hub.endpoint, FILE)
+    path, own = find_local(FILE), tmp_path / "own.gguf"
+    assert path is not None
+    own.write_bytes(CONTENT)
+    path.unlink()
+    path.symlink_to(own)
+    assert is_sound(path, None, ignore) is None
+    discard(path)
+    assert own.read_bytes() == CONTENT
+    assert not path.is_symlink()
+
+
+def random_fault(rng: random.Random, size_bytes: int) -> Fault:
+    cut_at = rng.randrange(size_bytes)
+    return rng.choice(
+        [
+            Fault(cut_at=cut_at),
+            Fault(cut_at=cut_at, stall=True),
+            Fault(cut_at=cut_at, ignore_range=True),
+            Fault(stall=True),
+            Fault(status=rng.choice([416, 429, 500, 502]), retry_after="0"),
+            Fault(status=503, at_endpoint=True),
+        ]
+    )
+
+
+def fetch_until_done(hub: HubServer, seed: int) -> None:
+    """Fetch with faults at random bytes in processes that are killed at random requests."""
+    rng = random.Random(seed)
+    content = rng.randbytes(rng.randrange(1, 4 * WRITE_BYTES))
+    name = f"r{seed}-F16.gguf"
+    hub.files[REPO] = {name: content}
+    blobs = repository_folder(REPO) / "blobs"
+    part, final = blobs / f"{sha256(content)}.part", blobs / sha256(content)
+    early: list[tuple[int, int]] = []
+    left_bytes = 0
+    reached, is_killed = Event(), Event()
+
+    def check(asked: Asked) -> None:
+        size_bytes = part.stat().st_size if part.exists() else 0
+        if asked.start < size_bytes - WRITE_BYTES or asked.start > size_bytes:
+            early.append((asked.start, size_bytes))
+
+    def count(num_bytes: int) -> None:
+        nonlocal left_bytes
+        left_bytes -= num_bytes
+        if left_bytes <= 0:
+            reached.set()
+            is_killed.wait()
+
+    hub.on_bytes, hub.on_piece = check, count
+    home = cache_folder().parent
+    for _ in range(rng.randrange(1, 4)):
+        hub.faults.clear()
+        hub.faults.extend(random_fault(rng, len(content)) for _ in range(rng.randrange(4)))
+        left_bytes = rng.randrange(len(content))
+        reached.clear()
+        is_killed.clear()
+        process = start_fetch(hub.endpoint, home, f"{REPO}/{name}")
+        while process.is_alive() and not reached.wait(0.01):
+            pass
+        process.kill()
+        process.join()
+        is_killed.set()
+        assert not final.exists() or final.read_bytes() == content
+        path = find_local(HubFile(REPO, name))
+        assert path is None or path.read_bytes() == content
+    hub.on_piece = lambda _num_bytes: None
+    for _ in range(20):
+        if not failures(fetch(hub.endpoint, f"{REPO}/{name}")):
+            break
+    assert not early
+    assert is_complete(name, content)
+
+
+def test_killed_downloads_end_byte_identical(hub: HubServer) -> None:
+    """SIGKILL and faults at random bytes; nothing is asked for twice, nothing is left behind."""
+    for seed in range(12):
+        fetch_until_done(hub, seed)
+
+
+@pytest.mark.full
+def test_two_hundred_killed_downloads_end_byte_identical(hub: HubServer) -> None:
+    """The same, often."""
+    for seed in range(100, 300):
+        fetch_until_done(hub, seed)

@@ -1,0 +1,196 @@
+"""`metasd download` as a user meets it, and that nothing else ever asks the network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session  # type: ignore[attr-defined]
+
+from metasd_local.catalogue import HubFile
+from metasd_local.hub import cache_folder, find_local
+from tests.command import metasd_here
+from tests.hub_server import REPO, Fault, HubServer, running_hub
+from tests.tiny_gguf import write_tiny_gguf
+
+OTHER = "user/small-GGUF"
+POOL = f"""
+[pool.mine]
+target = {{ repo = "{REPO}", file = "big-F32.gguf" }}
+[[pool.mine.drafter]]
+name = "small"
+repo = "{OTHER}"
+file = "small.gguf"
+"""
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    for name in ("CONFIG", "STATE", "CACHE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    own = tmp_path / "config/metasd/models.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text(POOL)
+    with running_hub() as server:
+        big = write_tiny_gguf(tmp_path / "big.gguf", width=64)
+        small = write_tiny_gguf(tmp_path / "small.gguf", num_layers=1, width=32)
+        server.files = {
+            REPO: {"big-F32.gguf": big.read_bytes()},
+            OTHER: {"small.gguf": small.read_bytes()},
+        }
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        yield server
+        close_session()
+
+
+def test_a_pool_comes_with_its_drafters(hub: HubServer) -> None:
+    """The plan first, then lines, as this is no terminal; the paths are the result."""
+    finished = metasd_here("pull", "mine")
+    assert finished.returncode == 0, finished.stderr
+    paths = finished.stdout.splitlines()
+    assert [Path(path).name for path in paths] == ["big-F32.gguf", "small.gguf"]
+    said = finished.stderr.splitlines()
+    assert said[0] == "asking 127.0.0.1"
+    assert "to fetch" in said[3]
+    assert "small.gguf: complete, checksum right" in finished.stderr
+    assert "\x1b" not in finished.stderr
+    hub.calls.clear()
+    again = metasd_here("download", "mine")
+    assert again.stdout == finished.stdout
+    assert not hub.calls
+
+
+def test_every_event_is_a_line_of_json(hub: HubServer) -> None:
+    """From the plan to the end."""
+    finished = metasd_here("download", "mine", "--json")
+    lines = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert lines[0]["event"] == "plan"
+    sizes = {file["name"]: file["size_bytes"] for file in lines[0]["files"]}
+    assert sizes == {name: len(data) for each in hub.files.values() for name, data in each.items()}
+    assert lines[0]["missing_bytes"] == sum(sizes.values())
+    assert {line["name"] for line in lines if line["event"] == "done"} == set(sizes)
+    assert lines[-1] == {"event": "end", "ok": True, "paths": lines[-1]["paths"]}
+    assert finished.stderr == ""
+
+
+def test_one_file_that_fails_does_not_keep_the_others(hub: HubServer) -> None:
+    """Whether the Hub does not have it or its transfer fails; the status says so."""
+    missing = hub.files[OTHER].pop("small.gguf")
+    finished = metasd_here("download", "mine")
+    assert finished.returncode == 1
+    assert "left out: user/small-GGUF has no file 'small.gguf'" in finished.stderr
+    assert find_local(HubFile(REPO, "big-F32.gguf")) is not None
+    hub.files[OTHER] = {"small.gguf": missing, "b.gguf": b"b"}
+    hub.faults.append(Fault(status=404))
+    finished = metasd_here("download", "mine", "--json")
+    assert finished.returncode == 1
+    assert json.loads(finished.stdout.splitlines()[-1])["ok"] is False
+
+
+def test_offline_names_what_is_missing_and_how_to_get_it(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the option or by the Hub's own variable; nobody is asked."""
+    for setting in ("option", "variable"):
+        if setting == "variable":
+            monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        options = ["--offline"] if setting == "option" else []
+        finished = metasd_here("download", "mine", *options)
+        assert finished.returncode == 1
+        assert f"{REPO}/big-F32.gguf, {OTHER}/small.gguf" in finished.stderr
+        assert finished.stderr.endswith("type: metasd download mine\n")
+    assert not hub.calls
+
+
+def test_what_cannot_be_downloaded_is_wrong_usage(hub: HubServer) -> None:
+    """Pools that are here anyway, and names of nothing."""
+    for words in (["starter"], ["mnie"], ["mine", "other"], ["https://hub.co/user/repo"], ["./x"]):
+        assert metasd_here("download", *words).returncode == 2
+    assert not hub.calls
+
+
+def test_verify_repairs_what_is_damaged(hub: HubServer) -> None:
+    """Only that is fetched again."""
+    metasd_here("download", "mine")
+    path = find_local(HubFile(OTHER, "small.gguf"))
+    assert path is not None
+    good = path.read_bytes()
+    path.resolve().write_bytes(good[:-1])
+    hub.asked.clear()
+    finished = metasd_here("download", "mine", "--verify")
+    assert finished.returncode == 0
+    assert "small.gguf: damaged, removed" in finished.stderr
+    assert "big-F32.gguf: no damage found" in finished.stderr
+    assert [asked.name for asked in hub.asked] == ["small.gguf"]
+    assert path.read_bytes() == good
+
+
+def test_ctrl_c_keeps_what_came_and_says_how_to_go_on(hub: HubServer) -> None:
+    """Within a moment, even while the server sends nothing; nothing needless was asked."""
+    hub.faults.append(Fault(cut_at=1000, stall=True))
+    is_sent = Event()
+    hub.on_piece = lambda _num_bytes: is_sent.set()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "metasd_local", "download", f"{REPO}:F32"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert is_sent.wait(60)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.endswith(f"to go on, type: metasd download {REPO}:F32\n")
+    assert "Traceback" not in stderr
+    assert list(cache_folder().rglob("*.part"))
+    assert hub.calls == [
+        f"GET /api/models/{REPO}/revision/main?blobs=true",
+        f"GET /{REPO}/resolve/{hub.commit(REPO)}/big-F32.gguf",
+    ]
+
+
+PEAK = """
+import resource, sys
+from threading import Event
+from metasd_local.download import FileDone, download
+from metasd_local.download_plan import plan_download
+from metasd_local.hub.remote import Hub
+
+hub = Hub()
+hub.files(sys.argv[1], "main")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+events = download(plan_download([sys.argv[1]], lambda: hub, Event()), Event())
+assert any(isinstance(event, FileDone) for event in events)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.full
+def test_a_large_file_takes_no_memory(hub: HubServer) -> None:
+    """A gigabyte comes in less than 80 MB above what the client itself takes."""
+    size_bytes = 1 << 30
+    hasher = hashlib.sha256()
+    for _ in range(size_bytes >> 20):
+        hasher.update(bytes(1 << 20))
+    hub.files[REPO] = {}
+    hub.generated["huge-Q4_K_M.gguf"] = (hasher.hexdigest(), size_bytes)
+    finished = subprocess.run(
+        [sys.executable, "-c", PEAK, REPO], capture_output=True, text=True, check=True
+    )
+    assert int(finished.stdout) * 1024 < 80e6
+    path = find_local(HubFile(REPO, "huge-Q4_K_M.gguf"))
+    assert path is not None
+    assert path.stat().st_size == size_bytes
+    path.resolve().unlink()
