@@ -16,13 +16,14 @@ from metasd_local.protocols import (
     RoundFeedback,
 )
 from metasd_local.selection.experience import Experience
-from metasd_local.selection.prospect import MOST_CHANGE, Prospect, marginal_costs
+from metasd_local.selection.prospect import MOST_CHANGE, Prospect, marginal_costs, possible_gain
 from metasd_local.selection.survival import Kind
 
 STAY_ROUNDS = 4.0
 """Rounds over which the cost of reading what was missed is spread."""
-EVALUATED_SHARE, NOVEL_SHARE = 0.008, 0.06
-"""Share of the decoding time that may be spent on evaluating idle drafters; while one is novel."""
+EVALUATED_SHARE, NOVEL_SHARE = 0.008, 0.1
+"""Share of the decoding time that may be spent on evaluating idle drafters; while one is novel, of
+what could be gained with drafts."""
 PRIMED_SHARE = 0.004
 """The same at the beginning of an answer, in advance, of the time it is expected to take."""
 LARGEST_CREDIT = 0.05
@@ -173,13 +174,15 @@ class AutoPolicy:
         self._one_s = costs.seconds(1) or math.inf
         verify = [(costs.seconds(n) or 0.0) / self._one_s for n in range(1, self._window + 2)]
         self._marginal.clear()
-        is_novel = any(arm.is_novel for arm in self._models)
-        self._evaluated_share = NOVEL_SHARE if is_novel else EVALUATED_SHARE
         known = self._verify or [math.inf]
         if max(abs(new / old - 1) for new, old in zip(verify, known, strict=False)) > SAME_COST:
             self._verify = verify
             for arm in self._known.values():
                 arm.is_planned = False
+        self._evaluated_share = EVALUATED_SHARE
+        if any(arm.is_novel for arm in self._models):
+            gain = NOVEL_SHARE * possible_gain(self._verify)
+            self._evaluated_share = max(gain, EVALUATED_SHARE)
 
     def _plan(self) -> None:
         """Look at the arms with new evidence, and find the favourite."""

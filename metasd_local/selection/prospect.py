@@ -18,6 +18,8 @@ HOPE, HOPE_TOKENS = 1.0, 6.0
 """An arm is tried at this over those and its evidence in tokens more than it is known for."""
 CARRIED_TOKENS = 12.0
 """What is carried over of how drafters did in the last answer: soon overruled by what happens."""
+GOOD_CHANCE = 0.85
+"""That a token of a good drafter stands."""
 NOVEL_TOKENS = 64.0
 """A drafter is novel until it was evaluated once, unless so much is known of it."""
 CONTINUED = tuple(sum(0.8**i for i in range(num_tokens)) for num_tokens in range(17))
@@ -146,3 +148,12 @@ def marginal_costs(verify: Sequence[float], last_length: int, change: float) -> 
         )
         for drafted in range(len(costs) - 1)
     ]
+
+
+def possible_gain(verify: Sequence[float]) -> float:
+    """Return the gain over plain decoding with a good drafter of usual costs, as a share."""
+    rates = [
+        (1 - GOOD_CHANCE ** (window + 1)) / (1 - GOOD_CHANCE) / (cost + window * DRAFT_SHARE)
+        for window, cost in enumerate(verify)
+    ]
+    return max(rates) - 1

@@ -15,6 +15,7 @@ from metasd_local.lab.traces import Trace
 from metasd_local.protocols import PLAIN, Choice, Evidence, Offer, RoundFeedback
 from metasd_local.selection.auto import AutoPolicy
 from metasd_local.selection.experience import Experience
+from metasd_local.selection.prospect import possible_gain
 from metasd_local.selection.survival import (
     DISCOUNT,
     LENGTH_PRIORS,
@@ -148,6 +149,13 @@ def test_a_drafter_that_was_slow_for_a_moment_is_used_again() -> None:
     policy.choose(lambda _: READY)
     policy.observe(PLAIN, round_of())
     assert policy.choose(lambda _: READY).arm == "a"
+
+
+def test_what_drafts_could_gain_follows_from_the_cost_curve() -> None:
+    """It bounds what may be spent on drafters that nobody knows."""
+    assert possible_gain([1.0, 2.0, 3.0, 4.0]) == 0.0
+    assert possible_gain([1.0] * 9) > 2.0
+    assert 0.0 < possible_gain([1.0, 2.2, 3.0, 3.4, 3.7, 3.9, 4.2, 3.4, 3.7]) < 0.3
 
 
 def test_only_tokens_worth_verifying_are_kept() -> None:
