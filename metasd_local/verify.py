@@ -46,7 +46,42 @@ def seeded_chance(seed: int) -> Chance:
     return lambda edges: int(edges.searchsorted(uniform(), side="right"))
 
 
-class Greedy:
+class _LikeliestDrafts:
+    """What schemes have in common whose drafters propose the token they hold likeliest."""
+
+    def __init__(self, settings: SamplerSettings, vocab_size: int) -> None:
+        self._chain = SamplerChain(settings, vocab_size)
+        self._target_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
+        self._context: Sequence[int] = ()
+        self._said = Said(())
+        self._rows = np.empty((0, vocab_size), np.float32)
+        """Those of the last `draft` or `matches`."""
+
+    def begin(self, seed: int, context: list[int]) -> None:
+        """Start a generation after `context`."""
+        self._context = context
+        self._said = Said(context)
+
+    def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
+        """Return the drafter's likeliest token."""
+        self._rows = logits[None]
+        return self._chain.likeliest(logits, self._context, drafted)
+
+    def expect(self, rows: Logits, first: int) -> None:
+        """Note the target's likeliest tokens, without the penalty."""
+        self._said.expect(rows.argmax(axis=1).tolist(), first)
+
+    def matches(self, rows: Logits, first: int) -> Sequence[float]:
+        """Compare the drafter's likeliest tokens with what was emitted or is expected."""
+        self._rows = rows
+        return self._said.compare(first, self._chain.all_likeliest(rows, self._context, first))
+
+    def margins(self) -> Sequence[float]:
+        """Return highest less second highest logit, without the penalty."""
+        return margins_of(self._rows)
+
+
+class Greedy(_LikeliestDrafts):
     """Accept the likeliest token: decoding at temperature 0.
 
     The penalty applies, the other settings have no effect on the likeliest token.
@@ -61,21 +96,11 @@ class Greedy:
         keeps_rows: bool = True,
     ) -> None:
         """Without `keeps_rows` the drafters' rows are not copied and there are no overlaps."""
-        self._chain = SamplerChain(settings, vocab_size)
+        super().__init__(settings, vocab_size)
         self._keeps_rows = keeps_rows
         self._drafter_rows = list(np.empty((max_window, vocab_size), np.float32))
         self._drafter_sizes = [0] * max_window
-        self._target_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
         self._drafter_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
-        self._context: Sequence[int] = ()
-        self._said = Said(())
-        self._rows = np.empty((0, vocab_size), np.float32)
-        """Those of the last `draft` or `matches`."""
-
-    def begin(self, seed: int, context: list[int]) -> None:
-        """Start a generation after `context`; there is nothing to seed."""
-        self._context = context
-        self._said = Said(context)
 
     def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
         """Return the drafter's likeliest token."""
@@ -84,8 +109,7 @@ class Greedy:
         if self._keeps_rows:
             self._drafter_rows[position][:size] = logits
             self._drafter_sizes[position] = size
-        self._rows = logits[None]
-        return self._chain.likeliest(logits, self._context, drafted)
+        return super().draft(logits, drafted)
 
     def verify(self, rows: Logits, draft: Draft) -> Verdict:
         """Accept up to the first token that is not the target's likeliest."""
@@ -111,19 +135,6 @@ class Greedy:
             common = np.minimum(target_weights[:size], drafter_weights, out=drafter_weights)
             overlaps[i] = np.add.reduce(common) / target_sum
         return overlaps
-
-    def expect(self, rows: Logits, first: int) -> None:
-        """Note the likeliest tokens, without the penalty."""
-        self._said.expect(rows.argmax(axis=1).tolist(), first)
-
-    def matches(self, rows: Logits, first: int) -> Sequence[float]:
-        """Compare the drafter's likeliest tokens with the target's."""
-        self._rows = rows
-        return self._said.compare(first, self._chain.all_likeliest(rows, self._context, first))
-
-    def margins(self) -> Sequence[float]:
-        """Return highest less second highest logit, without the penalty."""
-        return margins_of(self._rows)
 
 
 class Coupled:
@@ -205,7 +216,7 @@ class Coupled:
         return int(law.token_ids[shares.argmax()])
 
 
-class Match:
+class Match(_LikeliestDrafts):
     """Draw every token with a sampler of its own; accept greedy drafts that equal it.
 
     The sampler draws once per emitted token, in order. The settings serve the drafts and the
@@ -215,26 +226,15 @@ class Match:
     """
 
     def __init__(self, sampler: TargetSampler, settings: SamplerSettings, vocab_size: int) -> None:
+        super().__init__(settings, vocab_size)
         self._sampler = sampler
-        self._chain = SamplerChain(settings, vocab_size)
         self._is_greedy = settings.temperature == 0.0
-        self._target_weights = np.empty(vocab_size, np.float32)  # (vocab_size,)
-        self._context: Sequence[int] = ()
         self._tail: Sequence[int] = ()
-        self._said = Said(())
-        self._rows = np.empty((0, vocab_size), np.float32)
-        """Those of the last `draft` or `matches`."""
 
     def begin(self, seed: int, context: list[int]) -> None:
         """Start a generation; the sampler sees `context` as it is now."""
-        self._context = context
-        self._said = Said(context)
+        super().begin(seed, context)
         self._sampler.begin(seed, context)
-
-    def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
-        """Return the drafter's likeliest token."""
-        self._rows = logits[None]
-        return self._chain.likeliest(logits, self._context, drafted)
 
     def verify(self, rows: Logits, draft: Draft) -> Verdict:
         """Accept up to the first token that is not the one the sampler draws."""
@@ -253,19 +253,6 @@ class Match:
                 law = self._chain.survivors(rows[i], self._tail, tokens[:i])
                 overlaps[i] = probability_of(law, tokens[i])
         return overlaps
-
-    def expect(self, rows: Logits, first: int) -> None:
-        """Note the likeliest tokens: the sampler draws emitted tokens only."""
-        self._said.expect(rows.argmax(axis=1).tolist(), first)
-
-    def matches(self, rows: Logits, first: int) -> Sequence[float]:
-        """Compare the drafter's likeliest tokens with those the sampler drew."""
-        self._rows = rows
-        return self._said.compare(first, self._chain.all_likeliest(rows, self._context, first))
-
-    def margins(self) -> Sequence[float]:
-        """Return highest less second highest logit, without the penalty."""
-        return margins_of(self._rows)
 
 
 class Rejection:

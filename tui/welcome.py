@@ -12,6 +12,7 @@ from textual.message import Message
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from metasd_local.text import size_text
 from tui.show import MUTED, plain
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Welcome(Vertical):
         drafters = ", ".join(setup.drafters) or "no drafters"
         summary = plain(f"\n{setup.policy} chooses among {drafters}", MUTED)
         if setup.pool != STARTER:
-            memory = f" · {_size(setup.memory_bytes)} of memory" if setup.memory_bytes else ""
+            memory = f" · {size_text(setup.memory_bytes)} of memory" if setup.memory_bytes else ""
             yield Static(plain(setup.pool, "bold").append(plain(memory, MUTED)).append(summary))
             return
         badge = Content.styled("  demo models ", "$text-warning bold")
@@ -77,12 +78,7 @@ def _catalogue_lines() -> Iterator[str]:
             continue
         sizes = [each.size_bytes if isinstance(each, HubFile) else None for each in pool.sources]
         here, total = local_bytes(pool), sum(size or 0 for size in sizes) * all(sizes)
-        parts = [f"{_size(here)} here" if here else "not here"]
-        parts += [f"{_size(total)} in all"] if total and total != here else []
-        parts += [f"needs {_size(pool.memory_bytes)} of memory"] if pool.memory_bytes else []
+        parts = [f"{size_text(here)} here" if here else "not here"]
+        parts += [f"{size_text(total)} in all"] if total and total != here else []
+        parts += [f"needs {size_text(pool.memory_bytes)} of memory"] if pool.memory_bytes else []
         yield f"  {pool.name:9} {', '.join(parts)}; {pool.summary}"
-
-
-def _size(num_bytes: int) -> str:
-    """Return a size as disks and memory are sold."""
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

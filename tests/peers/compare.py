@@ -290,7 +290,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.peers.compare", description=__doc__)
     parser.add_argument("pool", help="pool, or the path of a target's GGUF file")
     parser.add_argument("--drafters", nargs="*", help="names or GGUF paths; all by default")
-    parser.add_argument("--policies", nargs="*", default=["random", "ucb", "ucb:reward=be"])
+    parser.add_argument("--policies", nargs="*", default=["random", "ucb", "auto"])
     parser.add_argument("--prompts", type=Path, help="JSONL; else the built-in set")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--max-tokens", type=int, default=128)
