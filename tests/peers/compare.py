@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
@@ -108,17 +109,21 @@ def measure(
 def gap_between(opened: OpenPool, case: Case, other: Sequence[int]) -> dict[str, float]:
     """Return where another text departs, the gap of the two logits, and how far rounding moves it.
 
-    Rounding is that of other batch sizes; a gap no larger than its change is a near tie.
+    Rounding is that of other batches; a gap no larger than its change is a near tie.
     """
     position = first_difference(case.plain, other)
     if position is None or position == min(len(case.plain), len(other)):
         raise PeerError(f"one text ends after {position} tokens, the other goes on")
     context = [*case.prompt, *case.plain[:position]]
+    # As we decode plainly; as the peer does, which reads the prompt in one; in two batches.
+    token_by_token = range(len(case.prompt), len(context) + 1)
+    ways = [[len(case.prompt) - 1, *token_by_token], [*token_by_token]]
+    ways += [[len(context) - width, len(context)] for width in (1, 2, 3, 4, 5, 8, 16)]
     gaps = []
-    for width in (1, 2, 3, 4, 5, 8, 16, len(context)):
+    for ends in ways:
         opened.target.rewind(0)
-        opened.target.feed(context[:-width], 0)
-        row = opened.target.feed(context[-width:], 1)[0]
+        for begin, end in pairwise([0, *ends]):
+            row = opened.target.feed(context[begin:end], 1)[0]
         gaps.append(float(row[case.plain[position]] - row[other[position]]))
     return {"position": position, "gap": gaps[0], "gap_change": max(gaps) - min(gaps)}
 
