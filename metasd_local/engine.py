@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from metasd_local.errors import Cancelled, MetasdError
+from metasd_local.errors import BackendError, Cancelled
 from metasd_local.events import Notice, PromptRead, RoundDone
 from metasd_local.interrupt import Interrupt
 from metasd_local.protocols import (
+    NO_EVIDENCE,
     PLAIN,
     Choice,
     Draft,
@@ -46,6 +47,42 @@ class _Proposal(NamedTuple):
     draft_s: float
     drafted_s: float
     """When the draft was there."""
+
+
+class _Asked:
+    """What a policy asks of the drafters of one generation, and what the answers took."""
+
+    def __init__(
+        self,
+        drafters: Mapping[str, Drafter],
+        context: Sequence[int],
+        scheme: Scheme,
+        failures: dict[str, BackendError],
+        clock: Callable[[], float],
+    ) -> None:
+        """`drafters` and `context` are followed as they change; `failures` is added to."""
+        self._drafters = drafters
+        self._context = context
+        self._scheme = scheme
+        self._failures = failures
+        self._clock = clock
+        self.evaluate_s = 0.0
+        """Seconds of all evaluations since it was last set."""
+
+    def offer(self, arm: str) -> Offer:
+        """Tell what an arm has; costs nothing."""
+        return self._drafters[arm].offer(self._context)
+
+    def evaluate(self, arm: str) -> Evidence:
+        """Let an arm read what it has not, and tell what it would have done there."""
+        evidence, begun_s = NO_EVIDENCE, self._clock()
+        try:
+            evidence = self._drafters[arm].evaluate(self._context, self._scheme)
+        except BackendError as error:
+            self._failures[arm] = error
+        seconds = self._clock() - begun_s
+        self.evaluate_s += seconds
+        return evidence._replace(seconds=seconds)
 
 
 class Engine:
@@ -113,29 +150,32 @@ class Engine:
         the models then hold what the next generation can continue from.
         """
         context = list(prompt)
-
-        def offer(arm: str) -> Offer:
-            return self._drafters[arm].offer(context)
-
+        failures: dict[str, BackendError] = {}
+        asked = _Asked(self._drafters, context, self._scheme, failures, self._clock)
         self._scheme.begin(seed, context)
         yield self._read_prompt(context)
-        yield from self._begin(context)
+        for name, drafter in self._drafters.items():
+            try:
+                drafter.begin(context)
+            except BackendError as error:
+                failures[name] = error
+        yield from self._begin_policy(failures)
         num_left = min(max_tokens, self._target.context_size - len(context) + 1)
         index = 0
         while num_left > 0:
             if self._interrupt.is_set:
                 raise Cancelled("the generation was stopped")
             started_s, inside_s = self._clock(), self.seconds_inside
-            choice = self._policy.choose(offer)
+            asked.evaluate_s = 0.0
+            choice = self._policy.choose(asked)
             scores = self._policy.scores()
-            drafter = self._drafters[choice.arm]
-            try:
-                proposal = self._propose(drafter, choice, context, num_left)
-            except Cancelled:
-                raise
-            except MetasdError as error:
-                yield self._drop(drafter, error)
-                self._policy.begin(self.arms)
+            if not failures:
+                try:
+                    proposal = self._propose(choice, context, num_left)
+                except BackendError as error:
+                    failures[choice.arm] = error
+            if failures:
+                yield from self._begin_policy(failures)
                 continue
             verdict, emitted, feedback = self._verify(proposal, context)
             num_kept = count_kept(emitted)
@@ -144,11 +184,11 @@ class Engine:
             context += emitted
             num_left -= len(emitted)
             self._target.rewind(min(self._target.length, len(context) - 1))
-            failures = self._tell_drafters(emitted)
-            evaluate_s = 0.0
-            if choice.evaluated and num_kept is None and num_left > 0:
-                evidence, evaluate_s = self._evaluate(choice.evaluated, context, failures)
-                feedback = feedback._replace(evidence=evidence)
+            for name, drafter in self._drafters.items():
+                try:
+                    drafter.observe(emitted)
+                except BackendError as error:
+                    failures[name] = error
             # The end of the answer may have left the drafter no room to show itself.
             has_shown = proposal.window or proposal.arm == PLAIN
             reward = self._policy.observe(proposal.arm, feedback) if has_shown else 0.0
@@ -164,7 +204,7 @@ class Engine:
                 catch_up_s=proposal.catch_up_s,
                 draft_s=proposal.draft_s,
                 verify_s=feedback.verify_s,
-                evaluate_s=evaluate_s,
+                evaluate_s=asked.evaluate_s,
                 own_s=finished_s - started_s - (self.seconds_inside - inside_s),
                 reward=reward,
                 scores=scores,
@@ -172,10 +212,8 @@ class Engine:
             notice = self._watch(feedback.drafted + 1, feedback.verify_s)
             if notice is not None:
                 yield Notice(notice)
-            for name, failure in failures.items():
-                yield self._drop(self._drafters[name], failure)
             if failures:
-                self._policy.begin(self.arms)
+                yield from self._begin_policy(failures)
             if num_kept is not None:
                 return
             index += 1
@@ -191,23 +229,14 @@ class Engine:
                 self._scheme.expect(rows, len(context) - num_rows)
         return PromptRead(len(context), num_reused, self._clock() - started_s)
 
-    def _begin(self, context: Sequence[int]) -> Iterator[Notice]:
-        for drafter in tuple(self._drafters.values()):
-            try:
-                drafter.begin(context)
-            except MetasdError as error:
-                yield self._drop(drafter, error)
-        self._policy.begin(self.arms)
-
-    def _propose(
-        self, drafter: Drafter, choice: Choice, context: Sequence[int], num_left: int
-    ) -> _Proposal:
+    def _propose(self, choice: Choice, context: Sequence[int], num_left: int) -> _Proposal:
         """Ask for no more than fits: a full acceptance emits one token beyond the draft."""
         num_free = self._target.context_size - len(context)
         window = min(choice.window, num_left - 1, num_free) if choice.arm != PLAIN else 0
         started_s = self._clock()
         if window < 1:
             return _Proposal(choice.arm, 0, _NO_DRAFT, 0.0, 0.0, started_s)
+        drafter = self._drafters[choice.arm]
         drafter.catch_up(context)
         caught_up_s = self._clock()
         draft = drafter.propose(context, window, self._scheme, choice.keeps)
@@ -238,34 +267,11 @@ class Engine:
         )
         return verdict, emitted, feedback
 
-    def _evaluate(
-        self, arms: Sequence[str], context: Sequence[int], failures: dict[str, MetasdError]
-    ) -> tuple[Mapping[str, Evidence], float]:
-        """Return what drafters would have done, and the seconds it took; add to `failures`."""
-        started_s = self._clock()
-        evidence: dict[str, Evidence] = {}
-        for arm in arms:
-            drafter = self._drafters[arm]
-            begun_s = self._clock()
-            try:
-                found = drafter.evaluate(context, self._scheme)
-                evidence[arm] = found._replace(seconds=self._clock() - begun_s)
-            except Cancelled:
-                raise
-            except MetasdError as error:
-                failures[drafter.name] = error
-        return evidence, self._clock() - started_s
-
-    def _tell_drafters(self, emitted: Sequence[int]) -> dict[str, MetasdError]:
-        failures: dict[str, MetasdError] = {}
-        for drafter in self._drafters.values():
-            try:
-                drafter.observe(emitted)
-            except MetasdError as error:
-                failures[drafter.name] = error
-        return failures
-
-    def _drop(self, drafter: Drafter, error: MetasdError) -> Notice:
-        del self._drafters[drafter.name]
-        logger.warning("drafter %s dropped: %s", drafter.name, error)
-        return Notice(f"drafter {drafter.name} failed and is no longer used: {error}")
+    def _begin_policy(self, failures: dict[str, BackendError]) -> Iterator[Notice]:
+        """Drop the drafters that failed, empty `failures`, and let the policy start anew."""
+        for name, error in failures.items():
+            del self._drafters[name]
+            logger.info("drafter %s dropped: %s", name, error)
+            yield Notice(f"drafter {name} failed and is no longer used: {error}")
+        failures.clear()
+        self._policy.begin(self.arms)

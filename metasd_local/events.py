@@ -52,7 +52,7 @@ class RoundDone:
     scores: Mapping[str, float] = field(default_factory=dict)
     """The policy's score of each arm when it chose; infinite if not yet tried."""
     evaluate_s: float = 0.0
-    """Seconds spent on what idle drafters would have done."""
+    """Seconds spent before the round on what idle drafters would have done."""
 
     @property
     def seconds(self) -> float:

@@ -261,8 +261,6 @@ class Choice(NamedTuple):
     arm: str
     window: int
     """Most tokens to draft; at least 1, ignored by `plain`."""
-    evaluated: Sequence[str] = ()
-    """Arms to evaluate at the end of the round, on the text with what it emitted."""
     keeps: Keeps | None = None
     """Ends the draft early; None: it is as long as the window."""
 
@@ -282,13 +280,23 @@ class RoundFeedback(NamedTuple):
     """Return 1 - TV at every position reached: up to and including the first rejection."""
     margins: Sequence[float] = ()
     """The draft's."""
-    evidence: Mapping[str, Evidence] = {}
-    """By arm, what the evaluated drafters would have done."""
 
     @property
     def seconds(self) -> float:
         """Return the wall-clock seconds of the round, evaluations apart."""
         return self.catch_up_s + self.draft_s + self.verify_s
+
+
+class Arms(Protocol):
+    """What a policy may ask before it chooses."""
+
+    def offer(self, arm: str) -> Offer:
+        """Tell what an arm has; costs nothing."""
+        ...
+
+    def evaluate(self, arm: str) -> Evidence:
+        """Let an arm read what it has not, and tell what it would have done there."""
+        ...
 
 
 class Policy(Protocol):
@@ -298,8 +306,8 @@ class Policy(Protocol):
         """Start a query with these arms, `plain` always among them; forget the last query."""
         ...
 
-    def choose(self, offer: Callable[[str], Offer]) -> Choice:
-        """Choose the arm of the next round; `offer` asks an arm what it has."""
+    def choose(self, arms: Arms) -> Choice:
+        """Choose the arm of the next round."""
         ...
 
     def observe(self, arm: str, feedback: RoundFeedback) -> float:

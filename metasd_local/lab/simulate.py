@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from metasd_local.costs import CostCurve
 from metasd_local.errors import UsageError
 from metasd_local.lab.traces import MODEL_FREE, Trace, draw_trace
-from metasd_local.protocols import PLAIN, Choice, Evidence, Offer, Policy, RoundFeedback
+from metasd_local.protocols import PLAIN, Arms, Choice, Evidence, Offer, Policy, RoundFeedback
 
 PolicyFactory: TypeAlias = Callable[[np.random.Generator], Policy]
 Setting: TypeAlias = tuple[int, bool, int | None]
@@ -61,6 +61,47 @@ class Play:
         return float(np.interp(num_tokens, np.append(self.positions, self.num_tokens), times))
 
 
+class _Readers:
+    """How far the arms have read an answer: what a policy may ask of them."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        match_lengths: Sequence[Sequence[int] | None],
+        seconds_to_read: Sequence[float],
+    ) -> None:
+        self._trace = trace
+        self._match_lengths = match_lengths
+        self._seconds_to_read = seconds_to_read
+        self.indexes = {arm: index for index, arm in enumerate(trace.arms)}
+        self.position = trace.num_prompt_tokens
+        self.num_read = [self.position - _PROMPT_TOKENS] * len(trace.arms)
+        self.evaluate_s = 0.0
+        """Of all evaluations since it was last set."""
+
+    def offer(self, arm: str) -> Offer:
+        """Tell what is unread and how long the match is."""
+        index = self.indexes[arm]
+        lengths = self._match_lengths[index]
+        unread = self.position - self.num_read[index]
+        return Offer(unread, lengths[self.position] if lengths else None)
+
+    def evaluate(self, arm: str) -> Evidence:
+        """Read what is unread of the answer and tell where the arm was right."""
+        trace, index, position = self._trace, self.indexes[arm], self.position
+        seconds = self.catch_up_s(index, position)
+        self.evaluate_s += seconds
+        first, self.num_read[index] = max(self.num_read[index], 0), position
+        matches = trace.matches[index, first:position].astype(np.float64)
+        matches[~trace.has_draft[index, first:position]] = math.nan
+        lengths = self._match_lengths[index] or []
+        return Evidence(matches.tolist(), lengths[first:position], seconds=seconds)
+
+    def catch_up_s(self, index: int, position: int) -> float:
+        """Return the seconds an arm needs to read up to a position."""
+        return (position - self.num_read[index]) * self._seconds_to_read[index]
+
+
 class Replay:
     """One answer that can be decoded again and again, by any rule that chooses arms."""
 
@@ -80,7 +121,7 @@ class Replay:
 
     def play(
         self,
-        choose: Callable[[Callable[[str], Offer], int], Choice],
+        choose: Callable[[Arms, int], Choice],
         learn: Callable[[str, RoundFeedback], object] | None = None,
         *,
         num_tokens: int,
@@ -88,41 +129,25 @@ class Replay:
     ) -> Play:
         """Decode the first `num_tokens` tokens, or as many as `max_rounds` rounds emit.
 
-        choose: told what the arms have and the position in the trace. learn: told of the rounds
-        policies learn from.
+        choose: told of the arms and the position in the trace. learn: told of the rounds policies
+        learn from.
         """
         trace, leading, has_draft = self._trace, self._leading, self._has_draft
-        arms = {arm: index for index, arm in enumerate(trace.arms)}
-        start = position = trace.num_prompt_tokens
+        start = trace.num_prompt_tokens
         end = start + num_tokens
-        num_read = [start - _PROMPT_TOKENS] * len(arms)
+        readers = _Readers(trace, self._match_lengths, self._catch_up_s)
         rounds: list[tuple[int, int, int, float]] = []
-
-        def offer(name: str) -> Offer:
-            arm = arms[name]
-            lengths = self._match_lengths[arm]
-            return Offer(position - num_read[arm], lengths[position] if lengths else None)
-
-        def evaluate(name: str) -> Evidence:
-            arm = arms[name]
-            seconds = (position - num_read[arm]) * self._catch_up_s[arm]
-            first, num_read[arm] = max(num_read[arm], 0), position
-            matches = trace.matches[arm, first:position].astype(np.float64)
-            matches[~trace.has_draft[arm, first:position]] = math.nan
-            lengths = self._match_lengths[arm] or []
-            return Evidence(matches.tolist(), lengths[first:position], seconds=seconds)
-
-        while position < end and len(rounds) != max_rounds:
-            choice = choose(offer, position)
-            name, arm = choice.arm, arms[choice.arm]
-            window = 0 if name == PLAIN else min(choice.window, end - position - 1)
-            drafted = window if has_draft[arm][position] else 0
-            accepted = min(leading[arm][position], drafted)
-            begun_at, position = position, position + accepted + 1
-            catch_up_s = (begun_at - num_read[arm]) * self._catch_up_s[arm] if window else 0.0
+        while readers.position < end and len(rounds) != max_rounds:
+            begun_at, readers.evaluate_s = readers.position, 0.0
+            choice = choose(readers, begun_at)
+            name, arm = choice.arm, readers.indexes[choice.arm]
+            window = 0 if name == PLAIN else min(choice.window, end - begun_at - 1)
+            drafted = window if has_draft[arm][begun_at] else 0
+            accepted = min(leading[arm][begun_at], drafted)
+            readers.position += accepted + 1
+            catch_up_s = readers.catch_up_s(arm, begun_at) if window else 0.0
             if window and not self._match_lengths[arm]:
-                num_read[arm] = position
-            evaluations = {each: evaluate(each) for each in choice.evaluated}
+                readers.num_read[arm] = readers.position
             reached = slice(begun_at, begun_at + min(accepted + 1, drafted))
             feedback = RoundFeedback(
                 window=window,
@@ -133,16 +158,18 @@ class Replay:
                 draft_s=drafted * self._draft_s[arm],
                 verify_s=self._verify_s(drafted + 1),
                 overlaps=functools.partial(trace.probabilities.__getitem__, (arm, reached)),
-                evidence=evaluations,
             )
-            evaluate_s = sum(evidence.seconds for evidence in evaluations.values())
-            rounds.append((begun_at - start, arm, window, feedback.seconds + evaluate_s))
+            rounds.append((begun_at - start, arm, window, feedback.seconds + readers.evaluate_s))
             if learn is not None and (window or name == PLAIN):
                 learn(name, feedback)
         *counts, seconds_of_rounds = zip(*rounds, strict=True)
         columns = np.array(counts, dtype=np.intp)
         return Play(
-            columns[0], columns[1], columns[2], np.array(seconds_of_rounds), position - start
+            columns[0],
+            columns[1],
+            columns[2],
+            np.array(seconds_of_rounds),
+            readers.position - start,
         )
 
     def play_policy(
@@ -151,7 +178,7 @@ class Replay:
         """Decode with a policy that starts a query."""
         policy.begin(self._trace.arms)
         return self.play(
-            lambda offer, _: policy.choose(offer),
+            lambda arms, _: policy.choose(arms),
             policy.observe,
             num_tokens=num_tokens,
             max_rounds=max_rounds,

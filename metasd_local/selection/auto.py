@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from metasd_local.costs import RunningCosts
 from metasd_local.protocols import (
     LONGEST_EVALUATION,
     PLAIN,
+    Arms,
     Choice,
     Evidence,
     Keeps,
-    Offer,
     RoundFeedback,
 )
 from metasd_local.selection.experience import Experience
@@ -91,38 +91,37 @@ class AutoPolicy:
         self._num_rounds = self._num_tokens = 0
         self._is_started = False
 
-    def choose(self, offer: Callable[[str], Offer]) -> Choice:
-        """Choose the most tokens per second; name the idle drafters worth evaluating."""
+    def choose(self, arms: Arms) -> Choice:
+        """Choose the most tokens per second, once the idle drafters worth it were evaluated."""
         one_s = self._costs.seconds(1)
         if one_s is None:
             return Choice(PLAIN, 1)
         if not self._is_started:
             # The first token is decoded plainly: nothing is known yet, and the user waits for it.
-            self._start(offer, one_s)
-            return Choice(PLAIN, 1, self._evaluated(PLAIN))
-        is_planning = self._num_rounds % PLANNED_ROUNDS == 1
+            self._start(arms, one_s)
+            return Choice(PLAIN, 1)
         if self._num_rounds % PRICED_ROUNDS == 1:
             self._price()
-        if is_planning:
+        if self._num_rounds % PLANNED_ROUNDS == 1:
+            self._evaluate(arms)
             self._plan()
         best, rate = self._favourite
         window = best.window if best else 1
         for arm in self._indexes:
-            length = offer(arm.name).match_length
+            length = arms.offer(arm.name).match_length
             if length:
                 copying, width = arm.plan_copy(self._verify, length)
                 self._scores = {**self._scores, arm.name: copying / self._one_s}
                 if copying > rate:
                     best, rate, window = arm, copying, width
-        evaluated = self._evaluated(best.name if best else PLAIN) if is_planning else []
         if best is None:
-            return Choice(PLAIN, 1, evaluated)
+            return Choice(PLAIN, 1)
         if best.has_margins:
-            return Choice(best.name, self._window, evaluated, self._keeper(best))
-        return Choice(best.name, window, evaluated)
+            return Choice(best.name, self._window, self._keeper(best))
+        return Choice(best.name, window)
 
     def observe(self, arm: str, feedback: RoundFeedback) -> float:
-        """Learn from the round, and from what idle drafters would have done; return tokens/s."""
+        """Learn from the round; return tokens per second."""
         self._num_rounds += 1
         self._num_tokens += feedback.emitted
         self._experience.num_tokens = self._num_tokens
@@ -131,8 +130,6 @@ class AutoPolicy:
         self._recent_s = RECENT * self._recent_s + seconds
         self._last_length = feedback.drafted
         self._credit_s += self._evaluated_share * seconds
-        for name, evidence in feedback.evidence.items():
-            self._learn_idle(self._known[name], evidence)
         chosen = self._known.get(arm)
         if chosen is not None and not chosen.has_index and feedback.window:
             num_reached = min(feedback.accepted + 1, feedback.drafted)
@@ -149,11 +146,11 @@ class AutoPolicy:
         """Return every arm's expected tokens per second at the last choice."""
         return self._scores
 
-    def _start(self, offer: Callable[[str], Offer], one_s: float) -> None:
+    def _start(self, arms: Arms, one_s: float) -> None:
         self._models.clear()
         self._indexes.clear()
         for name in self._names:
-            offered = offer(name)
+            offered = arms.offer(name)
             if name not in self._known:
                 kind: Kind = "model" if offered.match_length is None else "index"
                 self._known[name] = Prospect(name, self._experience.survival(name, kind))
@@ -221,11 +218,23 @@ class AutoPolicy:
 
         return keeps
 
+    def _evaluate(self, arms: Arms) -> None:
+        """Ask all indexes, and the models that wait, as far as the credit reaches."""
+        for arm in self._indexes:
+            evidence = arms.evaluate(arm.name)
+            arm.note(evidence.matches, evidence.match_lengths)
+        left_s = self._credit_s
+        stale = [arm for arm in self._models if self._num_tokens - arm.read_until > FEWEST_UNREAD]
+        # Whoever has waited longest: those that cost less would leave nothing for the others.
+        stale.sort(key=lambda arm: (arm.read_until, -arm.rate))
+        for arm in stale:
+            left_s -= self._read_s(arm)
+            if left_s < 0.0:
+                break
+            self._learn_idle(arm, arms.evaluate(arm.name))
+
     def _learn_idle(self, arm: Prospect, evidence: Evidence) -> None:
-        matches, confidences = evidence.matches, evidence.match_lengths or evidence.margins
-        if arm.has_index:
-            arm.note(matches, confidences)
-            return
+        matches, confidences = evidence.matches, evidence.margins
         arm.has_margins = arm.has_margins or bool(evidence.margins)
         num_read = min(max(self._num_tokens - arm.read_until, 1), LONGEST_EVALUATION)
         target_s = self._costs.seconds(num_read) or 1.0
@@ -246,20 +255,3 @@ class AutoPolicy:
         if num_unread <= 1:
             return 0.0
         return arm.read_cost.mean * (self._costs.seconds(num_unread) or 0.0)
-
-    def _evaluated(self, chosen: str) -> list[str]:
-        evaluated = [arm.name for arm in self._indexes]
-        left_s = self._credit_s
-        stale = [
-            arm
-            for arm in self._models
-            if arm.name != chosen and self._num_tokens - arm.read_until > FEWEST_UNREAD
-        ]
-        # Whoever has waited longest: those that cost less would leave nothing for the others.
-        stale.sort(key=lambda arm: (arm.read_until, -arm.rate))
-        for arm in stale:
-            left_s -= self._read_s(arm)
-            if left_s < 0.0:
-                break
-            evaluated.append(arm.name)
-        return evaluated

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from metasd_local.protocols import PLAIN, Choice, Offer, RoundFeedback
+from metasd_local.protocols import PLAIN, Arms, Choice, RoundFeedback
 from metasd_local.selection.rewards import Reward, ScaledThroughput, block_efficiency
 
 ListArms: TypeAlias = Callable[[Sequence[str], int], Mapping[str, Choice]]
@@ -55,7 +55,7 @@ class Bandit(ABC):
         self._scores = dict.fromkeys(self._choices, math.inf)
         self._forget(list(self._choices))
 
-    def choose(self, offer: Callable[[str], Offer]) -> Choice:
+    def choose(self, arms: Arms) -> Choice:
         """Choose an arm."""
         return self._choices[self._pick()]
 

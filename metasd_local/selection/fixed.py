@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from metasd_local.protocols import PLAIN, Choice, Offer, RoundFeedback
+from metasd_local.protocols import PLAIN, Arms, Choice, RoundFeedback
 from metasd_local.selection.rewards import block_efficiency
 
 
@@ -20,7 +20,7 @@ class FixedPolicy:
         is_there = self._wanted.arm in arms
         self._choice = self._wanted if is_there else Choice(arm=PLAIN, window=1)
 
-    def choose(self, offer: Callable[[str], Offer]) -> Choice:
+    def choose(self, arms: Arms) -> Choice:
         """Return the one choice."""
         return self._choice
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from metasd_local.protocols import PLAIN, Choice, Offer, RoundFeedback
+from metasd_local.protocols import PLAIN, Arms, Choice, RoundFeedback
 from metasd_local.selection.lottery import draw, scaled
 from metasd_local.selection.rewards import block_efficiency
 
@@ -23,9 +23,9 @@ class HedgePolicy:
 
     loss: `token` is 1 - the chance that the arm's token stands, for every token; `length` is
     1 - (1 + accepted) / (window + 1), once per round, for what the arm would have accepted from
-    where the round began. every: idle drafters are evaluated in the first of every so many rounds.
-    A loss that some arm does not know yet waits in a queue; one that an evaluation leaves unknown,
-    such as that of the token after a wholly accepted draft, is dropped for all.
+    where the round began. every: idle drafters are evaluated after the first of every so many
+    rounds. A loss that some arm does not know yet waits in a queue; one that an evaluation leaves
+    unknown, such as that of the token after a wholly accepted draft, is dropped for all.
     Source: HedgeSpec, "Not-a-Bandit", arXiv 2510.20064, ETAP and EAL losses; chances of tokens
     multiplied along the emitted text estimate the accepted length without bias, which the paper's
     products of 1 - TV do only for a deterministic target.
@@ -47,31 +47,34 @@ class HedgePolicy:
         """By position in the answer, the chance that the arm's token stands; NaN: not known."""
         self._waiting: list[int] = []
         """Positions whose losses are not known for every arm."""
-        self._num_rounds = self._num_emitted = 0
+        self._idle: Sequence[str] = ()
+        """Arms to evaluate before the next choice."""
+        self._num_rounds = self._num_emitted = self._num_emitted_last = 0
 
-    def choose(self, offer: Callable[[str], Offer]) -> Choice:
-        """Draw an arm; the others are evaluated if it is time."""
+    def choose(self, arms: Arms) -> Choice:
+        """Evaluate the arms that were idle, if it is time, and draw one."""
+        for name in self._idle:
+            # A drafter that had tokens to read and tells nothing would have proposed nothing.
+            matches = arms.evaluate(name).matches or [0.0] * self._num_emitted_last
+            self._note(name, self._num_emitted - len(matches), matches)
+        if self._idle:
+            self._settle()
         arm = draw(self._rng, self._weights)
         is_time = self._num_rounds % self._every == 0
         self._num_rounds += 1
-        idle = [name for name in self._regrets if name != arm] if is_time else ()
-        return Choice(arm, self._window, idle)
+        self._idle = [name for name in self._regrets if name != arm] if is_time else ()
+        return Choice(arm, self._window)
 
     def observe(self, arm: str, feedback: RoundFeedback) -> float:
-        """Learn what is now known of every arm; return the block efficiency."""
+        """Note what is now known of the arm; return the block efficiency."""
         begun_at = self._num_emitted
+        self._num_emitted_last = feedback.emitted
         self._num_emitted += feedback.emitted
         self._waiting += (begun_at,) if self._is_per_round else range(begun_at, self._num_emitted)
         for known in self._matches.values():
             known += [math.nan] * feedback.emitted
         is_wholly_accepted = 0 < feedback.drafted == feedback.accepted
         self._note(arm, begun_at, [1.0] * feedback.accepted + [0.0] * (not is_wholly_accepted))
-        for name, evidence in feedback.evidence.items():
-            # A drafter that had tokens to read and tells nothing would have proposed nothing.
-            matches = evidence.matches or [0.0] * feedback.emitted
-            self._note(name, self._num_emitted - len(matches), matches)
-        if feedback.evidence:
-            self._settle()
         return block_efficiency(feedback)
 
     def scores(self) -> Mapping[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from metasd_local.engine import Engine
 from metasd_local.errors import BackendError, Cancelled
 from metasd_local.events import Notice, PromptRead, RoundDone
 from metasd_local.interrupt import Interrupt
-from metasd_local.protocols import Choice, Drafter, Offer, Policy, RoundFeedback
+from metasd_local.protocols import PLAIN, Arms, Choice, Drafter, Policy, RoundFeedback
 from metasd_local.sampling import SamplerSettings
 from metasd_local.selection import POLICIES
 from metasd_local.selection.factory import make_policy
@@ -58,7 +58,7 @@ class Scramble:
     def begin(self, arms: Sequence[str]) -> None:
         self._arms = arms
 
-    def choose(self, offer: Callable[[str], Offer]) -> Choice:
+    def choose(self, arms: Arms) -> Choice:
         arm = self._arms[int(self._rng.integers(len(self._arms)))]
         return Choice(arm, int(self._rng.integers(1, 6)))
 
@@ -248,7 +248,7 @@ def test_an_idle_drafter_reads_what_it_missed_once() -> None:
     class EveryThirdRound(Scramble):
         num_rounds = 0
 
-        def choose(self, offer: Callable[[str], Offer]) -> Choice:
+        def choose(self, arms: Arms) -> Choice:
             self.num_rounds += 1
             return Choice("own" if self.num_rounds % 3 == 0 else "ngram", 4)
 
@@ -257,6 +257,25 @@ def test_an_idle_drafter_reads_what_it_missed_once() -> None:
     drafted = sum(e.drafted for e in events if isinstance(e, RoundDone) and e.arm == "own")
     assert drafted > 0
     assert model.fed_tokens <= len(PROMPT) + len(tokens) + drafted
+
+
+def test_a_round_is_told_before_an_idle_drafter_reads_what_it_emitted() -> None:
+    """Nobody waits for text until it is known what idle drafters would have done."""
+    model = ScriptedModel(hashed_logits(0, 1.0), vocab_size=VOCAB_SIZE)
+    drafter = ModelDrafter("own", model, target_vocab_size=VOCAB_SIZE)
+
+    class Evaluating(FixedPolicy):
+        def choose(self, arms: Arms) -> Choice:
+            if arms.offer("own").unread > len(PROMPT):
+                arms.evaluate("own")
+            return super().choose(arms)
+
+    engine, _ = make_engine(Evaluating(PLAIN, window=1), extra=[drafter])
+    num_read = []
+    for event in engine.generate(PROMPT, seed=1, max_tokens=4, count_kept=lambda _: None):
+        num_read += [model.fed_tokens] if isinstance(event, RoundDone) else []
+    first = len(PROMPT)
+    assert num_read == [0, 0, first + 1, first + 1]
 
 
 def test_a_drafter_that_lacks_a_token_of_the_text_abstains_and_is_not_dropped() -> None:

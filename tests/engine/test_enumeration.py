@@ -6,7 +6,7 @@ models, ends inside drafts and maximal lengths included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 
 import pytest
@@ -19,7 +19,7 @@ from metasd_local.drafters.none import NoDrafter
 from metasd_local.engine import Engine
 from metasd_local.events import RoundDone
 from metasd_local.interrupt import Interrupt
-from metasd_local.protocols import Choice, Offer, Policy, Scheme
+from metasd_local.protocols import Arms, Choice, Policy, Scheme
 from metasd_local.sampling import SamplerSettings
 from metasd_local.selection import POLICIES as LISTED
 from metasd_local.selection.factory import make_policy
@@ -57,7 +57,7 @@ POLICIES = (
 class CutShort(FixedPolicy):
     """End a draft before a token that barely won."""
 
-    def choose(self, offer: Callable[[str], Offer]) -> Choice:
+    def choose(self, arms: Arms) -> Choice:
         return Choice("near", 3, keeps=lambda margin: margin > 1.0)
 
 

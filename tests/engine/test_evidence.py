@@ -17,10 +17,10 @@ from metasd_local.events import Notice, RoundDone
 from metasd_local.interrupt import Interrupt
 from metasd_local.protocols import (
     PLAIN,
+    Arms,
     Choice,
     Draft,
     Logits,
-    Offer,
     RoundFeedback,
     Scheme,
     Verdict,
@@ -53,7 +53,7 @@ LONG_PROMPT = (2, 0, 1, 1, 0, 2, 1, 0, 0, 1)
 
 
 class Asking:
-    """Choose given arms in turn, evaluate all others in every `every`-th round, note evidence."""
+    """Choose given arms in turn; evaluate the others after every `every`-th round and note it."""
 
     def __init__(self, arms: Sequence[str], *, every: int, window: int = MAX_WINDOW) -> None:
         self._turn = arms
@@ -61,27 +61,30 @@ class Asking:
         self._window = window
         self._num_rounds = 0
         self._num_emitted = 0
+        self._idle: Sequence[str] = ()
         self.noted: dict[tuple[str, int], float] = {}
         """By arm and position after the prompt's end; negative inside the prompt."""
 
     def begin(self, arms: Sequence[str]) -> None:
         self._arms = [arm for arm in arms if arm != PLAIN]
+        self._idle = ()
 
-    def choose(self, offer: Callable[[str], Offer]) -> Choice:
-        self._num_rounds += 1
-        arm = self._turn[self._num_rounds % len(self._turn)]
-        is_time = self._every and self._num_rounds % self._every == 0
-        idle = [other for other in self._arms if other != arm] if is_time else ()
-        return Choice(arm, self._window, idle)
-
-    def observe(self, arm: str, feedback: RoundFeedback) -> float:
-        assert len(feedback.overlaps()) == min(feedback.accepted + 1, feedback.drafted)
-        self._num_emitted += feedback.emitted
-        for name, evidence in feedback.evidence.items():
+    def choose(self, arms: Arms) -> Choice:
+        for name in self._idle:
+            evidence = arms.evaluate(name)
             first = self._num_emitted - len(evidence.matches)
             for position, match in enumerate(evidence.matches, first):
                 assert (name, position) not in self.noted, "no position is told twice"
                 self.noted[name, position] = match
+        self._num_rounds += 1
+        arm = self._turn[self._num_rounds % len(self._turn)]
+        is_time = self._every and self._num_rounds % self._every == 0
+        self._idle = [other for other in self._arms if other != arm] if is_time else ()
+        return Choice(arm, self._window)
+
+    def observe(self, arm: str, feedback: RoundFeedback) -> float:
+        assert len(feedback.overlaps()) == min(feedback.accepted + 1, feedback.drafted)
+        self._num_emitted += feedback.emitted
         return 0.0
 
     def scores(self) -> Mapping[str, float]:

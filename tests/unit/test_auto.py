@@ -23,9 +23,9 @@ from metasd_local.selection.survival import (
     SHIFT_PRECISION,
     Survival,
 )
+from tests.answers import Answers
 
 CURVE = CostCurve({1: 0.010, 2: 0.012, 4: 0.015, 9: 0.025})
-READY = Offer(unread=0, match_length=None)
 
 
 def auto(curve: CostCurve = CURVE, window: int = 8) -> AutoPolicy:
@@ -87,10 +87,9 @@ def test_where_every_token_costs_a_whole_round_nothing_is_drafted() -> None:
     policy.begin((PLAIN, "good"))
     chosen = []
     for number in range(60):
-        choice = policy.choose(lambda _: READY)
-        evidence = {name: Evidence([0.7] * 4) for name in choice.evaluated}
+        choice = policy.choose(Answers({"good": Evidence([0.7] * 4)}))
         drafted = {} if choice.arm == PLAIN else drafted_of(choice.window, number % 10 < 7)
-        policy.observe(choice.arm, round_of(evidence=evidence, **drafted))
+        policy.observe(choice.arm, round_of(**drafted))
         chosen.append(choice.arm)
     assert chosen[30:].count(PLAIN) > 25
 
@@ -99,7 +98,9 @@ def test_the_first_token_waits_for_no_drafter() -> None:
     policy = auto()
     for _ in range(3):
         policy.begin((PLAIN, "a", "b"))
-        assert policy.choose(lambda _: Offer(50, None)).arm == PLAIN
+        arms = Answers(offer=Offer(50, None))
+        assert policy.choose(arms).arm == PLAIN
+        assert arms.evaluated == []
         policy.observe(PLAIN, round_of())
 
 
@@ -107,29 +108,30 @@ def test_without_a_known_cost_it_decodes_plainly_until_there_is_one() -> None:
     costs = RunningCosts()
     policy = AutoPolicy(costs, window=8)
     policy.begin((PLAIN, "a"))
-    assert policy.choose(lambda _: READY) == Choice(PLAIN, 1)
+    assert policy.choose(Answers()) == Choice(PLAIN, 1)
     assert policy.scores() == {}
     costs.observe(1, 0.01)
     policy.observe(PLAIN, round_of())
-    good = Evidence([1.0] * 30, margins=[5.0] * 30)
-    evaluated = policy.choose(lambda _: READY).evaluated
-    policy.observe(PLAIN, round_of(emitted=40, evidence={"a": good}))
-    assert policy.choose(lambda _: READY).arm == "a"
-    assert list(evaluated) in ([], ["a"])
+    policy.choose(Answers())
+    policy.observe(PLAIN, round_of(emitted=40, verify_s=0.4))
+    arms = Answers({"a": Evidence([1.0] * 30, margins=[5.0] * 30)})
+    assert policy.choose(arms).arm == "a"
+    assert arms.evaluated == ["a"]
 
 
 @pytest.mark.parametrize("num_drafters", [2, 8])
 def test_evaluating_costs_the_same_small_share_however_many_are_idle(num_drafters: int) -> None:
-    chances = {f"d{number}": 0.5 for number in range(num_drafters)}
+    chances = [f"d{number}" for number in range(num_drafters)]
+    seen = Evidence([1.0, 0.0] * 8, seconds=0.004)
     policy = auto()
     policy.begin((PLAIN, *chances))
     spent_s = decoded_s = 0.0
     for _ in range(2000):
-        choice = policy.choose(lambda _: Offer(40, None))
-        evidence = {name: Evidence([1.0, 0.0] * 8, seconds=0.004) for name in choice.evaluated}
+        arms = Answers(dict.fromkeys(chances, seen), offer=Offer(40, None))
+        choice = policy.choose(arms)
         drafted = {} if choice.arm == PLAIN else drafted_of(choice.window, stands=False)
-        feedback = round_of(evidence=evidence, **drafted)
-        spent_s += 0.004 * len(evidence)
+        feedback = round_of(**drafted)
+        spent_s += 0.004 * len(arms.evaluated)
         decoded_s += feedback.seconds
         policy.observe(choice.arm, feedback)
     assert 0.003 < spent_s / decoded_s < 0.02
@@ -139,16 +141,16 @@ def test_a_drafter_that_was_slow_for_a_moment_is_used_again() -> None:
     """Who is dropped for a price paid while the machine was busy is not priced again."""
     policy = auto()
     policy.begin((PLAIN, "a"))
-    policy.choose(lambda _: READY)
-    good = Evidence([1.0] * 30, margins=[5.0] * 30)
-    policy.observe(PLAIN, round_of(emitted=30, verify_s=0.3, evidence={"a": good}))
+    policy.choose(Answers())
+    policy.observe(PLAIN, round_of(emitted=30, verify_s=0.3))
+    policy.choose(Answers({"a": Evidence([1.0] * 30, margins=[5.0] * 30)}))
     for draft_s in (0.004, 0.004, 0.004, 0.4, 0.4, 0.4, 0.004):
         drafted = {"window": 4, "drafted": 4, "accepted": 4, "draft_s": draft_s, "verify_s": 0.017}
         policy.observe("a", round_of(emitted=5, **drafted))
     policy.begin((PLAIN, "a"))
-    policy.choose(lambda _: READY)
+    policy.choose(Answers())
     policy.observe(PLAIN, round_of())
-    assert policy.choose(lambda _: READY).arm == "a"
+    assert policy.choose(Answers()).arm == "a"
 
 
 def test_what_drafts_could_gain_follows_from_the_cost_curve() -> None:
@@ -161,11 +163,11 @@ def test_what_drafts_could_gain_follows_from_the_cost_curve() -> None:
 def test_only_tokens_worth_verifying_are_kept() -> None:
     policy = auto()
     policy.begin((PLAIN, "a"))
-    policy.choose(lambda _: READY)
+    policy.choose(Answers())
+    policy.observe(PLAIN, round_of(emitted=70, verify_s=0.7))
     sure, unsure = [1.0] * 30, [0.0] * 30
     seen = Evidence([*sure, *unsure], margins=[5.0] * 30 + [0.1] * 30)
-    policy.observe(PLAIN, round_of(emitted=70, verify_s=0.7, evidence={"a": seen}))
-    choice = policy.choose(lambda _: READY)
+    choice = policy.choose(Answers({"a": seen}))
     assert choice.arm == "a"
     assert choice.keeps is not None
     assert [choice.keeps(margin) for margin in (5.0, 5.0, 0.1)] == [True, True, False]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metasd_local.costs import RunningCosts
-from metasd_local.protocols import Offer, Policy, RoundFeedback
+from metasd_local.protocols import Policy, RoundFeedback
 from metasd_local.selection.bandit import drafters, windows
 from metasd_local.selection.ducb import DiscountedUcbPolicy
 from metasd_local.selection.exp3 import Exp3Policy
@@ -22,14 +22,11 @@ from metasd_local.selection.thompson import ThompsonPolicy
 from metasd_local.selection.ucb import UcbPolicy
 from metasd_local.selection.ucbspec import UcbSpecPolicy
 from metasd_local.selection.uniform import UniformPolicy
+from tests.answers import Answers
 
 ARMS = ("plain", "a", "b", "c")
 BANDITS = ("ucb", "ducb", "swucb", "thompson", "exp3", "halving", "ucbspec", "exp3spec")
 """What learns from the reward of the chosen arm alone."""
-
-
-def offer(_: str) -> Offer:
-    return Offer(unread=0, match_length=None)
 
 
 def earning(block_efficiency: float) -> RoundFeedback:
@@ -56,7 +53,7 @@ def test_ucb_scores_are_the_papers_formula() -> None:
     for arm, rewards in {"a": [1.0, 0.5], "b": [0.25], "c": [0.0, 0.0, 0.3]}.items():
         for reward in rewards:
             policy.observe(arm, earning(reward))
-    policy.choose(offer)
+    policy.choose(Answers())
     bonus = 0.5 * math.sqrt(2 * math.log(6))
     assert policy.scores() == pytest.approx(
         {
@@ -71,7 +68,7 @@ def test_discounted_ucb_multiplies_sums_and_counts_in_every_round() -> None:
     policy = DiscountedUcbPolicy(block_efficiency, beta=0.5, discount=0.8, window=5)
     policy.begin(ARMS)
     tell(policy, ("a", 1.0), ("b", 0.5), ("a", 0.25), ("c", 0.75))
-    policy.choose(offer)
+    policy.choose(Answers())
     counts = {"a": 0.8**3 + 0.8, "b": 0.8**2, "c": 1.0}
     sums = {"a": 0.8**3 + 0.8 * 0.25, "b": 0.8**2 * 0.5, "c": 0.75}
     bonus = 0.5 * math.sqrt(2 * math.log(sum(counts.values())))
@@ -84,7 +81,7 @@ def test_sliding_ucb_knows_the_last_rounds_only() -> None:
     policy = SlidingUcbPolicy(block_efficiency, beta=0.5, rounds=3, window=5)
     policy.begin(ARMS)
     tell(policy, ("c", 1.0), ("b", 0.75), ("a", 1.0), ("b", 0.25), ("a", 0.5))
-    assert policy.choose(offer).arm == "c"
+    assert policy.choose(Answers()).arm == "c"
     bonus = 0.5 * math.sqrt(2 * math.log(3))
     assert policy.scores() == pytest.approx(
         {"a": 0.75 + bonus / math.sqrt(2), "b": 0.25 + bonus, "c": math.inf}
@@ -95,7 +92,7 @@ def test_ucbspec_bonus_is_the_papers_radius_of_the_arm() -> None:
     policy = UcbSpecPolicy(arms=drafters, delta=0.2, window=5)
     policy.begin(ARMS)
     tell(policy, ("a", 0.5), ("a", 1.0), ("b", 0.25), ("c", 0.0), ("c", 0.25))
-    policy.choose(offer)
+    policy.choose(Answers())
 
     def radius(n: int) -> float:
         logarithm = math.log(3 * 5**2 * (1 + n) ** 0.5 / 0.2)
@@ -109,10 +106,10 @@ def test_ucbspec_bonus_is_the_papers_radius_of_the_arm() -> None:
 def test_exp3_mixes_exponential_weights_of_scaled_gains() -> None:
     policy = Exp3Policy(block_efficiency, np.random.default_rng(0), gamma=0.3, window=5)
     policy.begin(ARMS)
-    arm = policy.choose(offer).arm
+    arm = policy.choose(Answers()).arm
     assert policy.scores() == pytest.approx(dict.fromkeys("abc", 1 / 3))
     tell(policy, (arm, 0.5))
-    policy.choose(offer)
+    policy.choose(Answers())
     weight = math.exp(0.3 * (0.5 / (1 / 3)) / 3)
     expected = {name: weight if name == arm else 1.0 for name in "abc"}
     total = weight + 2
@@ -125,7 +122,7 @@ def test_exp3_explores_less_with_every_round() -> None:
     policy = make("exp3")
     policy.begin(ARMS)
     for num_rounds in range(1, 60):
-        arm = policy.choose(offer).arm
+        arm = policy.choose(Answers()).arm
         gamma = min(1.0, math.sqrt(3 * math.log(3) / ((math.e - 1) * num_rounds)))
         assert min(policy.scores().values()) >= gamma / 3 - 1e-12
         tell(policy, (arm, float(arm == "a")))
@@ -136,9 +133,9 @@ def test_exp3spec_weighs_the_papers_losses() -> None:
     """Window 5, 2 of 5 accepted: the paper's loss is (5 + 1 - 3) / (5 p)."""
     policy = Exp3SpecPolicy(np.random.default_rng(0), arms=drafters, window=5)
     policy.begin(ARMS)
-    arm = policy.choose(offer).arm
+    arm = policy.choose(Answers()).arm
     tell(policy, (arm, 0.4))
-    policy.choose(offer)
+    policy.choose(Answers())
     rate = math.sqrt(math.log(3) / (2 * 3))
     weight = math.exp(-rate * (5 + 1 - 3) / (5 / 3))
     expected = {name: (weight if name == arm else 1.0) / (weight + 2) for name in "abc"}
@@ -150,7 +147,7 @@ def test_thompson_draws_from_the_posteriors_of_successes() -> None:
     policy = ThompsonPolicy(block_efficiency, np.random.default_rng(5), window=5)
     policy.begin(ARMS)
     tell(policy, ("a", 1.0), ("a", 1.0), ("b", 0.0))
-    chosen = policy.choose(offer).arm
+    chosen = policy.choose(Answers()).arm
     rng = np.random.default_rng(5)
     rng.random(3)
     expected = {"a": rng.beta(3, 1), "b": rng.beta(1, 2), "c": rng.beta(1, 1)}
@@ -165,7 +162,7 @@ def test_halving_tries_all_drops_half_and_commits() -> None:
     first, second = {"a": 0.1, "b": 0.9, "c": 0.8, "d": 0.2}, {"b": 0.3, "c": 0.4}
     chosen = []
     for index in range(30):
-        arm = policy.choose(offer).arm
+        arm = policy.choose(Answers()).arm
         chosen.append(arm)
         tell(policy, (arm, first[arm] if index < 8 else second[arm]))
     assert "".join(chosen) == "aabbccdd" + "bbbbcccc" + "c" * 14
@@ -176,9 +173,9 @@ def test_halving_ends_with_one_of_any_number_of_arms(num_arms: int) -> None:
     policy = HalvingPolicy(block_efficiency, budget=1, window=5)
     policy.begin(["plain", *(f"a{index}" for index in range(num_arms))])
     for _ in range(3 * num_arms + 1):
-        arm = policy.choose(offer).arm
+        arm = policy.choose(Answers()).arm
         tell(policy, (arm, 1.0 if arm == f"a{num_arms // 2}" else 0.5))
-    assert policy.choose(offer).arm == f"a{num_arms // 2}"
+    assert policy.choose(Answers()).arm == f"a{num_arms // 2}"
 
 
 @pytest.mark.parametrize("policy", ["ucb", "ducb", "swucb", "ucbspec"])
@@ -187,7 +184,7 @@ def test_bounds_try_every_drafter_once_and_never_plain(policy: str) -> None:
     chooser.begin(ARMS)
     tried = []
     for _ in range(3):
-        tried.append(chooser.choose(offer).arm)
+        tried.append(chooser.choose(Answers()).arm)
         tell(chooser, (tried[-1], 0.0))
     assert tried == ["a", "b", "c"]
 
@@ -199,7 +196,7 @@ def test_the_bonus_of_an_arm_falls_as_that_arm_is_chosen(policy: str) -> None:
     chooser.begin(ARMS)
     for chosen in "abc":
         tell(chooser, ("a", 0.5), ("b", 0.5), ("c", 0.5), *[(chosen, 0.5)] * 20)
-        chooser.choose(offer)
+        chooser.choose(Answers())
         scores = dict(chooser.scores())
         others = [scores[arm] for arm in "abc" if arm != chosen]
         assert scores[chosen] < min(others)
@@ -212,14 +209,14 @@ def test_every_query_starts_from_nothing(policy: str) -> None:
     chooser, fresh = make(policy), make(policy)
     chooser.begin(ARMS)
     for _ in range(30):
-        arm = chooser.choose(offer).arm
+        arm = chooser.choose(Answers()).arm
         tell(chooser, (arm, float(arm == "a")))
     chooser.begin(ARMS)
     fresh.begin(ARMS)
     assert chooser.scores() == fresh.scores()
     if policy not in ("thompson", "halving"):
-        chooser.choose(offer)
-        fresh.choose(offer)
+        chooser.choose(Answers())
+        fresh.choose(Answers())
         assert chooser.scores() == fresh.scores()
 
 
@@ -229,7 +226,7 @@ def test_windows_of_one_drafter_are_arms_rewarded_with_throughput() -> None:
         policy.begin(ARMS)
         counts = [0, 0, 0, 0]
         for _ in range(400):
-            choice = policy.choose(offer)
+            choice = policy.choose(Answers())
             assert set(policy.scores()) == {"plain", "a:1", "a:2", "a:3"}
             window = 0 if choice.arm == "plain" else choice.window
             counts[window] += 1
@@ -257,7 +254,7 @@ def test_exp3_probabilities_sum_to_one_and_never_underflow(policy: str) -> None:
     rewards = [earning(share) for share in (0.0, 0.5, 1.0)]
     lowest, worst_sum = 1.0, 0.0
     for index in range(num_rounds):
-        arm = chooser.choose(offer).arm
+        arm = chooser.choose(Answers()).arm
         shares = chooser.scores().values()
         lowest = min(lowest, *shares)
         worst_sum = max(worst_sum, abs(sum(shares) - 1.0))
@@ -276,7 +273,7 @@ def regrets_of(name: str, seed: int, num_rounds: int, *, switch: bool = False) -
     outcomes = (earning(0.0), earning(1.0))
     losses = np.empty(num_rounds)
     for index in range(num_rounds):
-        arm = policy.choose(offer).arm
+        arm = policy.choose(Answers()).arm
         is_second_half = switch and index >= num_rounds // 2
         mean = means[{"a": "c", "b": "b", "c": "a"}[arm]] if is_second_half else means[arm]
         policy.observe(arm, outcomes[rng.random() < mean])
@@ -307,7 +304,7 @@ def test_uniform_draws_every_drafter_and_never_plain() -> None:
     policy.begin(ARMS)
     counts = dict.fromkeys(ARMS, 0)
     for _ in range(3000):
-        counts[policy.choose(offer).arm] += 1
+        counts[policy.choose(Answers()).arm] += 1
     assert counts.pop("plain") == 0
     assert all(900 < count < 1100 for count in counts.values())
 
@@ -317,8 +314,9 @@ def test_without_drafters_every_policy_decodes_plainly(policy: str) -> None:
     chooser = make(policy)
     chooser.begin(("plain",))
     for _ in range(60):
-        choice = chooser.choose(offer)
-        assert (choice.arm, list(choice.evaluated)) == ("plain", [])
+        arms = Answers()
+        assert chooser.choose(arms).arm == "plain"
+        assert arms.evaluated == []
         chooser.observe("plain", feedback(0, 0, [], window=0))
 
 

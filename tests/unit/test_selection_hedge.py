@@ -8,15 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from metasd_local.protocols import Evidence, Offer, RoundFeedback
+from metasd_local.protocols import Evidence, RoundFeedback
 from metasd_local.selection.hedge import HedgePolicy, Loss, normal_hedge
+from tests.answers import Answers
 
 ARMS = ("plain", "a", "b", "c")
 NAN = math.nan
-
-
-def offer(_: str) -> Offer:
-    return Offer(unread=0, match_length=None)
 
 
 def make(loss: Loss = "token", *, every: int = 1, window: int = 3, seed: int = 0) -> HedgePolicy:
@@ -25,9 +22,11 @@ def make(loss: Loss = "token", *, every: int = 1, window: int = 3, seed: int = 0
     return policy
 
 
-def round_of(
-    drafted: int, accepted: int, evidence: Mapping[str, Sequence[float]], window: int = 3
-) -> RoundFeedback:
+def told(evidence: Mapping[str, Sequence[float]]) -> Answers:
+    return Answers({arm: Evidence(matches) for arm, matches in evidence.items()})
+
+
+def round_of(drafted: int, accepted: int, window: int = 3) -> RoundFeedback:
     return RoundFeedback(
         window=window,
         drafted=drafted,
@@ -37,7 +36,6 @@ def round_of(
         draft_s=0.01,
         verify_s=0.01,
         overlaps=lambda: np.empty(0),
-        evidence={arm: Evidence(matches, ()) for arm, matches in evidence.items()},
     )
 
 
@@ -77,9 +75,10 @@ def test_without_a_positive_regret_all_arms_are_alike() -> None:
 def test_token_losses_of_one_round_are_applied_token_by_token() -> None:
     """The chosen arm knows its tokens up to the first rejection, the others know all."""
     policy = make()
-    arm = policy.choose(offer).arm
+    arm = policy.choose(Answers()).arm
     first, second = [other for other in "abc" if other != arm]
-    policy.observe(arm, round_of(3, 1, {first: [1.0, 0.25], second: [0.0, 1.0]}))
+    policy.observe(arm, round_of(3, 1))
+    policy.choose(told({first: [1.0, 0.25], second: [0.0, 1.0]}))
     expected = after({arm: 0.0, first: 0.0, second: 1.0}, {arm: 1.0, first: 0.75, second: 0.0})
     assert policy.scores() == pytest.approx(expected)
 
@@ -87,10 +86,11 @@ def test_token_losses_of_one_round_are_applied_token_by_token() -> None:
 def test_the_token_after_a_wholly_accepted_draft_is_left_out() -> None:
     """Nobody knows what the drafter would have said there."""
     policy = make()
-    arm = policy.choose(offer).arm
+    arm = policy.choose(Answers()).arm
     first, second = [other for other in "abc" if other != arm]
     others = {first: [1.0, 0.0, 1.0, 0.0], second: [0.0, 1.0, 1.0, 1.0]}
-    policy.observe(arm, round_of(3, 3, others))
+    policy.observe(arm, round_of(3, 3))
+    policy.choose(told(others))
     losses = [
         {arm: 0.0, first: 1 - others[first][i], second: 1 - others[second][i]} for i in range(3)
     ]
@@ -100,13 +100,13 @@ def test_the_token_after_a_wholly_accepted_draft_is_left_out() -> None:
 def test_length_losses_wait_until_the_window_is_known() -> None:
     """Window 3: one round accepts 1; the idle arm that agreed so far is judged a round later."""
     policy = make("length")
-    arm = policy.choose(offer).arm
+    arm = policy.choose(Answers()).arm
     first, second = [other for other in "abc" if other != arm]
-    policy.observe(arm, round_of(3, 1, {first: [1.0, 1.0], second: [0.5, 0.0]}))
+    policy.observe(arm, round_of(3, 1))
+    own = policy.choose(told({first: [1.0, 1.0], second: [0.5, 0.0]})).arm
     assert policy.scores() == pytest.approx(after())
-    own = policy.choose(offer).arm
-    idle = {other: [0.0] for other in "abc" if other != own}
-    policy.observe(own, round_of(3, 0, idle))
+    policy.observe(own, round_of(3, 0))
+    policy.choose(told({other: [0.0] for other in "abc" if other != own}))
     # Lengths from the first round's beginning are 1 + 1, 1 + 2 and 1 + 0.5 of 4.
     expected = after(
         {arm: 1 - 2 / 4, first: 1 - 3 / 4, second: 1 - 1.5 / 4},
@@ -116,50 +116,54 @@ def test_length_losses_wait_until_the_window_is_known() -> None:
 
 
 def test_losses_come_late_where_evaluations_are_rare() -> None:
-    """In the first of two rounds all are evaluated, in the second nobody."""
+    """After the first of two rounds all are evaluated, after the second nobody."""
     policy = make(every=2)
-    arms, losses = [], []
+    chosen = [policy.choose(Answers()).arm]
+    losses: list[dict[str, float]] = []
     for index in range(3):
-        choice = policy.choose(offer)
-        arms.append(choice.arm)
-        idle = [arm for arm in "abc" if arm != choice.arm]
-        assert list(choice.evaluated) == ([] if index == 1 else idle)
+        arm = chosen[-1]
+        policy.observe(arm, round_of(3, 0))
         # Every round emits one token; an arm has read all that was emitted when it last played.
-        num_unread = {arm: 1 if index == 0 or arm == arms[1] else 2 for arm in choice.evaluated}
-        policy.observe(choice.arm, round_of(3, 0, {a: [1.0] * n for a, n in num_unread.items()}))
-        if index == 2 and choice.arm == arms[1]:
-            losses.append({arm: float(arm == arms[1]) for arm in "abc"})
+        unread = {other: 1 if index == 0 or other == chosen[1] else 2 for other in "abc"}
+        arms = told({other: [1.0] * num_tokens for other, num_tokens in unread.items()})
+        chosen.append(policy.choose(arms).arm)
+        assert arms.evaluated == ([] if index == 1 else [each for each in "abc" if each != arm])
+        if index == 2 and arm == chosen[1]:
+            losses.append({other: float(other == chosen[1]) for other in "abc"})
         if index != 1:
-            losses.append({arm: float(arm == choice.arm) for arm in "abc"})
+            losses.append({other: float(other == arm) for other in "abc"})
         assert policy.scores() == pytest.approx(after(*losses))
 
 
 def test_evidence_about_the_prompt_is_left_aside() -> None:
     policy = make()
-    arm = policy.choose(offer).arm
+    arm = policy.choose(Answers()).arm
     first, second = [other for other in "abc" if other != arm]
-    policy.observe(arm, round_of(3, 0, {first: [NAN, 1.0, 0.5], second: [1.0]}))
+    policy.observe(arm, round_of(3, 0))
+    policy.choose(told({first: [NAN, 1.0, 0.5], second: [1.0]}))
     assert policy.scores() == pytest.approx(after({arm: 1.0, first: 0.5, second: 0.0}))
 
 
 def test_a_drafter_that_would_have_proposed_nothing_has_the_full_loss() -> None:
     """NaN from an index without a match, no evidence from a model that cannot read on."""
     policy = make()
-    arm = policy.choose(offer).arm
+    arm = policy.choose(Answers()).arm
     first, second = [other for other in "abc" if other != arm]
-    policy.observe(arm, round_of(3, 0, {first: [NAN], second: []}))
+    policy.observe(arm, round_of(3, 0))
+    policy.choose(told({first: [NAN], second: []}))
     assert policy.scores() == pytest.approx(after(dict.fromkeys("abc", 1.0)))
     policy = make()
-    arm = policy.choose(offer).arm
+    arm = policy.choose(Answers()).arm
     first, second = [other for other in "abc" if other != arm]
-    policy.observe(arm, round_of(0, 0, {first: [1.0], second: [1.0]}))
+    policy.observe(arm, round_of(0, 0))
+    policy.choose(told({first: [1.0], second: [1.0]}))
     assert policy.scores()[arm] == 0.0
 
 
-def test_a_round_without_evaluation_at_the_end_changes_nothing() -> None:
+def test_a_round_that_no_choice_follows_changes_nothing() -> None:
     policy = make()
-    arm = policy.choose(offer).arm
-    policy.observe(arm, round_of(3, 1, {}))
+    arm = policy.choose(Answers()).arm
+    policy.observe(arm, round_of(3, 1))
     assert policy.scores() == pytest.approx(after())
 
 
@@ -169,17 +173,19 @@ def play(policy: HedgePolicy, rates: Sequence[Mapping[str, float]], seed: int) -
     truth = {arm: rng.random(len(rates)) < [rate[arm] for rate in rates] for arm in "abc"}
     num_read = dict.fromkeys("abc", 0)
     position, chosen = 0, []
+
+    class Reading(Answers):
+        def evaluate(self, arm: str) -> Evidence:
+            begun_at, num_read[arm] = num_read[arm], position
+            return Evidence(truth[arm][begun_at:position].astype(float).tolist())
+
     while position < len(rates) - 4:
-        choice = policy.choose(offer)
+        choice = policy.choose(Reading())
         run = truth[choice.arm][position : position + 3].tolist()
         accepted = [*run, False].index(False)
         position += accepted + 1
         num_read[choice.arm] = position
-        evidence = {}
-        for arm in choice.evaluated:
-            evidence[arm] = truth[arm][num_read[arm] : position].astype(float).tolist()
-            num_read[arm] = position
-        policy.observe(choice.arm, round_of(3, accepted, evidence))
+        policy.observe(choice.arm, round_of(3, accepted))
         chosen.append(choice.arm)
     return chosen
 
@@ -200,7 +206,8 @@ def test_the_best_arm_is_found_by_evidence(loss: Loss, every: int) -> None:
 def test_an_arm_is_judged_without_ever_being_chosen() -> None:
     """Its evidence alone makes it the only choice."""
     policy = make()
-    for _ in range(5):
-        policy.observe("a", round_of(3, 0, {"b": [0.5], "c": [1.0]}))
-    assert policy.scores()["c"] == pytest.approx(1.0)
-    assert policy.choose(offer).arm == "c"
+    arm = policy.choose(Answers()).arm
+    best, other = [each for each in "abc" if each != arm]
+    policy.observe(arm, round_of(3, 0))
+    assert policy.choose(told({best: [1.0], other: [0.5]})).arm == best
+    assert policy.scores()[best] == pytest.approx(1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from metasd_local.lab.simulate import (
     simulate,
 )
 from metasd_local.lab.traces import Trace, draw_trace
-from metasd_local.protocols import PLAIN, Choice, Offer, Policy, RoundFeedback
+from metasd_local.protocols import PLAIN, Arms, Choice, Policy, RoundFeedback
 from metasd_local.selection.bandit import drafters
 from metasd_local.selection.hedge import HedgePolicy
 from metasd_local.selection.rewards import block_divergence, block_efficiency
@@ -50,7 +50,7 @@ class SharedBonus:
     def begin(self, arms: Sequence[str]) -> None:
         self._rewards: dict[str, list[float]] = {arm: [] for arm in arms if arm != PLAIN}
 
-    def choose(self, offer: Callable[[str], Offer]) -> Choice:
+    def choose(self, arms: Arms) -> Choice:
         total = sum(len(rewards) for rewards in self._rewards.values())
         scores = {
             arm: sum(rewards) / len(rewards) + math.sqrt(2 * math.log(total) / total)
