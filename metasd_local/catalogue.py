@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from metasd_local.config import models_path
-from metasd_local.errors import ConfigError, UsageError
-from metasd_local.options import OPTIONS, nearest_hint
+from metasd_local.errors import UsageError
+from metasd_local.options import KINDS, nearest_hint
 from metasd_local.protocols import NGRAM, PLAIN
 from metasd_local.repository import RepositoryText, is_inside, parse_repository
 from metasd_local.sampling import SamplerSettings
-from metasd_local.values import SWITCH, TEXT, Kind, real, whole
+from metasd_local.toml_tables import TABLE, Table, read_document
+from metasd_local.values import PATH, POSITIVE, SWITCH, TEXT, Kind, exactly, whole
 
 DEFAULT_POOL = "starter"
 DEFAULT_DOWNLOAD = "qwen3"
@@ -88,10 +88,10 @@ class Pool:
 
 
 class Catalogue:
-    """The pools a user can name."""
+    """The pools a user can name; of one name the last holds."""
 
-    def __init__(self, pools: Mapping[str, Pool]) -> None:
-        self._pools = pools
+    def __init__(self, pools: Iterable[Pool]) -> None:
+        self._pools = {pool.name: pool for pool in pools}
 
     def __iter__(self) -> Iterator[Pool]:
         return iter(self._pools.values())
@@ -115,26 +115,22 @@ def read_catalogue(environment: Mapping[str, str] = os.environ) -> Catalogue:
     """
     package = resources.files("metasd_local")
     with resources.as_file(package) as root:
-        shipped = root / "models.toml"
-        path = shipped if shipped.is_file() else root.parent / "models.toml"  # in a checkout
-        pools = {pool.name: pool for pool in parse_catalogue(path, root)}
+        path = root / "models.toml"
+        if not path.is_file():
+            path = root.parent / "models.toml"  # in a checkout
+        shipped = parse_catalogue(path, root)
     own = models_path(environment)
-    if os.path.exists(own):
-        pools |= {pool.name: pool for pool in parse_catalogue(own, own.parent)}
-    return Catalogue(pools)
+    return Catalogue((*shipped, *parse_catalogue(own, own.parent)))
 
 
 def parse_catalogue(path: Path, root: Path) -> Catalogue:
-    """Read one models.toml; relative model paths start at `root`. Raise ConfigError."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path}: no valid TOML: {error}; correct it") from error
-    top = _Table(path, "top level", document, {"pool"})
-    pools = _Table(path, "pool", top.get("pool", _TABLE, {}))
-    return Catalogue({name: _parse_pool(pools, name, root) for name in pools.table})
+    """Read one models.toml; relative model paths start at `root`. Raise ConfigError.
+
+    A missing file is an empty one.
+    """
+    document = {"pool": {}, **read_document(path, may_be_missing=True)}
+    pools = Table(path, "", document, {"pool": TABLE}).inside("pool", TABLE)
+    return Catalogue(_parse_pool(pools, name, root) for name in pools)
 
 
 def is_pool_name(text: str) -> bool:
@@ -148,150 +144,108 @@ def hub_file(text: str) -> HubFile | None:
     return HubFile(asked.repo, asked.name) if asked and asked.name else None
 
 
-class _Table:
-    """One table of a file; its errors name the file, the table and the key."""
-
-    def __init__(self, path: Path, name: str, table: object, known: Collection[str] = ()) -> None:
-        self.path, self.name = path, name
-        if not isinstance(table, dict):
-            raise ConfigError(f"{path}: [{name}]: found {table!r}, expected a table")
-        self.table: dict[str, Any] = table
-        for key in table:
-            if known and key not in known:
-                raise ConfigError(
-                    f"{path}: [{name}] has an unknown key {key!r}{nearest_hint(key, known)} "
-                    f"(known: {', '.join(known)})"
-                )
-
-    def get(self, key: str, kind: Kind, default: Any = None) -> Any:
-        """Return a value; a missing one is an error if there is no default."""
-        if key not in self.table and default is not None:
-            return default
-        try:
-            return kind.check(self.table.get(key))
-        except ValueError:
-            found = repr(self.table[key]) if key in self.table else "nothing"
-            message = f"{self.path}: [{self.name}] {key}: found {found}, expected {kind.expected}"
-            raise ConfigError(message) from None
-
-
-def _kind(expected: str, type_: type, is_allowed: Callable[[Any], bool] = lambda _: True) -> Kind:
-    def check(value: object) -> object:
-        if not isinstance(value, type_) or not is_allowed(value):
-            raise ValueError
-        return value
-
-    return Kind(expected, str, check)
-
-
 def _is_file(name: str) -> bool:
     return name.endswith(".gguf") and is_inside(name)
 
 
-_TABLE = _kind("a table", dict)
-_LIST = _kind("tables such as [[pool.NAME.drafter]]", list)
-_DRAFTER_NAME = _kind(
-    f"{NAME_RULE}, not {NGRAM} or {PLAIN}",
-    str,
-    lambda text: is_pool_name(text) and text not in (NGRAM, PLAIN),
-)
-_MODEL: Mapping[str, Kind] = {
-    "path": TEXT,
-    "repo": _kind("user/repo", str, lambda text: parse_repository(text) == RepositoryText(text)),
-    "file": _kind("a .gguf file inside the repository, without `..`", str, _is_file),
-    "revision": _kind("a branch, a tag or a commit", str, is_pool_name),
+_FILE = "path = … or repo = … and file = …"
+_HUB: Mapping[str, Kind] = {
+    "repo": exactly("user/repo", str, lambda text: parse_repository(text) == RepositoryText(text)),
+    "file": exactly("a .gguf file inside the repository, without `..`", str, _is_file),
+    "revision": exactly("a branch, a tag or a commit", str, is_pool_name),
     "size_bytes": whole(1),
-    "sha256": _kind("64 hexadecimal digits", str, lambda text: bool(_SHA256.fullmatch(text))),
+    "sha256": exactly("64 hexadecimal digits", str, lambda text: bool(_SHA256.fullmatch(text))),
 }
+_MODEL: Mapping[str, Kind] = {"path": PATH, **_HUB}
 _DRAFTER: Mapping[str, Kind] = {
-    "name": _DRAFTER_NAME,
+    "name": exactly(
+        f"{NAME_RULE}, not {NGRAM} or {PLAIN}",
+        str,
+        lambda text: is_pool_name(text) and text not in (NGRAM, PLAIN),
+    ),
     "domain": TEXT,
     "licence": TEXT,
     "unverified": TEXT,
+    **_MODEL,
 }
 _POOL: Mapping[str, Kind] = {
     "summary": TEXT,
     "licence": TEXT,
-    "memory_gb": real("a number above 0", lambda value: value > 0),
+    "memory_gb": POSITIVE,
     "unverified": TEXT,
     "demo": SWITCH,
-    "target": _TABLE,
-    "drafter": _LIST,
-    "sampling": _TABLE,
+    "target": exactly(f"a table with {_FILE}", dict),
+    "drafter": exactly(
+        "tables such as [[pool.NAME.drafter]]",
+        list,
+        lambda entries: all(isinstance(entry, dict) for entry in entries),
+    ),
+    "sampling": TABLE,
 }
 _SAMPLING: Mapping[str, Kind] = {
-    **{option.field: option.kind for option in OPTIONS},
+    **{entry.name: KINDS[entry.name] for entry in fields(SamplerSettings) if entry.name in KINDS},
     "penalty_last_n": whole(0),
 }
 
 
-def _parse_pool(pools: _Table, name: str, root: Path) -> Pool:
-    path, where = pools.path, f"pool.{name}"
+def _parse_pool(pools: Table, name: str, root: Path) -> Pool:
     if not is_pool_name(name):
-        raise ConfigError(f"{path}: [{where}]: found {name!r}, expected {NAME_RULE}")
-    table = _Table(path, where, pools.table[name], _POOL)
-    if "target" not in table.table:
-        raise ConfigError(
-            f"{path}: [{where}] has no target; expected target = {{ path = … }} or "
-            "{ repo = …, file = … }"
-        )
-    target = _Table(path, f"{where}.target", table.table["target"], _MODEL)
-    memory_gb = table.get("memory_gb", _POOL["memory_gb"], 0.0)
+        raise pools.error(f"found {name!r}, expected {NAME_RULE}")
+    table = pools.inside(name, _POOL)
     drafters = tuple(
-        _parse_drafter(_Table(path, f"{where}.drafter", entry, (*_DRAFTER, *_MODEL)), root)
-        for entry in table.get("drafter", _LIST, [])
+        _parse_drafter(Table(table.path, f"{table.name}.drafter", entry, _DRAFTER), root)
+        for entry in table.get("drafter", ())
     )
     names = [drafter.name for drafter in drafters]
     if len({*names}) < len(names):
-        raise ConfigError(f"{path}: [{where}.drafter]: two of {', '.join(names)} have one name")
+        raise table.error(f"drafter: two of {', '.join(names)} have one name")
     return Pool(
         name=name,
-        target=_parse_source(target, root),
+        target=_parse_source(table.inside("target", _MODEL), root),
         drafters=drafters,
-        summary=table.get("summary", TEXT, ""),
-        licence=table.get("licence", TEXT, ""),
-        memory_bytes=round(memory_gb * 1e9) or None,
-        unverified=table.get("unverified", TEXT, ""),
-        is_demo=table.get("demo", SWITCH, False),
-        sampling=_parse_sampling(path, f"{where}.sampling", table.get("sampling", _TABLE, {})),
-        defined_in=path,
+        summary=table.get("summary", ""),
+        licence=table.get("licence", ""),
+        memory_bytes=round(table.get("memory_gb", 0) * 1e9) or None,
+        unverified=table.get("unverified", ""),
+        is_demo=table.get("demo", False),
+        sampling=_parse_sampling(table),
+        defined_in=table.path,
     )
 
 
-def _parse_drafter(table: _Table, root: Path) -> DrafterEntry:
+def _parse_drafter(table: Table, root: Path) -> DrafterEntry:
     return DrafterEntry(
-        name=table.get("name", _DRAFTER_NAME),
+        name=table["name"],
         source=_parse_source(table, root),
-        **{key: table.get(key, TEXT, "") for key in ("domain", "licence", "unverified")},
+        domain=table.get("domain", ""),
+        licence=table.get("licence", ""),
+        unverified=table.get("unverified", ""),
     )
 
 
-def _parse_source(table: _Table, root: Path) -> Source:
-    is_path = "path" in table.table
-    of_hub = {*_MODEL} - {"path"} & {*table.table}
-    if is_path == ("repo" in table.table):
-        raise ConfigError(
-            f"{table.path}: [{table.name}]: expected either path = … or repo = … and file = …"
+def _parse_source(table: Table, root: Path) -> Source:
+    if ("path" in table) == ("repo" in table):
+        raise table.error(f"expected either {_FILE}")
+    if "repo" in table:
+        return HubFile(
+            repo=table["repo"],
+            name=table["file"],
+            revision=table.get("revision", "main"),
+            size_bytes=table.get("size_bytes"),
+            sha256=table.get("sha256"),
         )
-    if is_path:
-        if of_hub:
-            raise ConfigError(
-                f"{table.path}: [{table.name}] {min(of_hub)}: belongs to a repo, found a path"
-            )
-        return root / Path(table.get("path", TEXT)).expanduser()
-    return HubFile(
-        repo=table.get("repo", _MODEL["repo"]),
-        name=table.get("file", _MODEL["file"]),
-        revision=table.get("revision", _MODEL["revision"], "main"),
-        size_bytes=table.get("size_bytes", _MODEL["size_bytes"], 0) or None,
-        sha256=table.get("sha256", _MODEL["sha256"], "") or None,
-    )
+    of_hub = _HUB.keys() & table.keys()
+    if of_hub:
+        raise table.error(f"{min(of_hub)}: belongs to a repo, found a path")
+    path: str = table["path"]
+    return root / path
 
 
-def _parse_sampling(path: Path, where: str, values: dict[str, Any]) -> SamplerSettings:
-    known = [entry.name for entry in fields(SamplerSettings)]
-    table = _Table(path, where, values, known)
+def _parse_sampling(pool: Table) -> SamplerSettings:
+    if "sampling" not in pool:
+        return SamplerSettings()
+    table = pool.inside("sampling", _SAMPLING)
     try:
-        return SamplerSettings(**{key: table.get(key, _SAMPLING[key]) for key in values})
+        return SamplerSettings(**table)
     except UsageError as error:
-        raise ConfigError(f"{path}: [{where}]: {error}") from error
+        raise table.error(str(error)) from error

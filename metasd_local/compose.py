@@ -85,8 +85,12 @@ class OpenPool:
         self.costs = RunningCosts(read_curve(path, self._costs_key) if path else None)
         self._token_costs = TokenCosts()
         self._profile_path = None if is_fresh else state_path and state_path / PROFILE_FILE
-        known = read_state(self._profile_path) if self._profile_path else {}
-        self._experience = Experience(known.get(self._costs_key))
+        kept = read_state(self._profile_path) if self._profile_path else {}
+        known = kept.get(self._costs_key)
+        self._experience = Experience(known)
+        if known is not None and self._experience.is_empty:
+            lost = f"what {self._profile_path} says of {pool.name} cannot be read: it begins anew"
+            self.notices = [*notices, lost]
         resources.callback(self._keep_experience)
 
     def session(self, options: Options, resources: ExitStack | None = None) -> Session:
@@ -323,16 +327,7 @@ def open_pool(
 def _make_scheme(plan: Plan, vocab_size: int) -> Scheme:
     sampling = plan.sampling
     if plan.scheme == "match":
-        chain = LlamaSampler(
-            vocab_size=vocab_size,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            min_p=sampling.min_p,
-            repeat_penalty=sampling.repeat_penalty,
-            penalty_last_n=sampling.penalty_last_n,
-        )
-        return Match(chain, sampling, vocab_size)
+        return Match(LlamaSampler(sampling, vocab_size), sampling, vocab_size)
     if plan.scheme == "greedy":
         compares = needs_overlaps(plan.specification)
         return Greedy(sampling, vocab_size, plan.window, keeps_rows=compares)

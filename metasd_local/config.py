@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from metasd_local.errors import ConfigError, UsageError
-from metasd_local.options import OPTIONS, Options, nearest_hint
+from metasd_local.options import KINDS, OPTIONS, Options, nearest_hint
+from metasd_local.toml_tables import TABLE, Table, read_document
 
 ENVIRONMENT_PREFIX = "METASD_"
 KEYS = "keys"
@@ -34,7 +34,7 @@ def chats_path(environment: Mapping[str, str]) -> Path:
 
 def memory_path(environment: Mapping[str, str]) -> Path:
     """Return where the chat remembers how it was left."""
-    return _base(environment, "XDG_STATE_HOME", "~/.local/state") / "chat.json"
+    return state_path(environment) / "chat.json"
 
 
 def state_path(environment: Mapping[str, str]) -> Path:
@@ -56,7 +56,9 @@ def load_options(said: Mapping[str, Any], environment: Mapping[str, str], path: 
     ones. `said` maps fields of Options to parsed values. A missing file is an empty one, and an
     empty variable is no variable. Raises ConfigError and UsageError.
     """
-    return Options(**{**_read_file(path), **_read_environment(environment), **said})
+    values = {**_read_file(path), **_read_environment(environment), **said}
+    values.pop(KEYS, None)
+    return Options(**values)
 
 
 def load_keys(path: Path) -> Mapping[str, object]:
@@ -64,37 +66,18 @@ def load_keys(path: Path) -> Mapping[str, object]:
 
     Raises ConfigError.
     """
-    keys = _read_document(path).get(KEYS, {})
-    if not isinstance(keys, dict):
-        raise ConfigError(f"{path}: {KEYS}: found {keys!r}, expected a table such as [{KEYS}]")
+    keys: Mapping[str, object] = _read_file(path).get(KEYS, {})
     return keys
 
 
-def _read_document(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path}: no valid TOML: {error}; correct or remove it") from error
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    known = {option.field: option for option in OPTIONS}
-    values: dict[str, Any] = {}
-    for key, value in _read_document(path).items():
-        if key == KEYS:
-            continue
+def _read_file(path: Path) -> Table:
+    values: dict[str, object] = {}
+    for key, value in read_document(path, may_be_missing=True).items():
         field = key.replace("-", "_")
-        if field not in known:
-            hint = nearest_hint(field, known)
-            raise ConfigError(f"{path}: unknown key {key!r}{hint} (known: {', '.join(known)})")
         if field in values:
             raise ConfigError(f"{path}: {field} is given twice; remove one")
-        values[field] = known[field].parse_value(f"{path}: {key}", value)
-    return values
+        values[field] = value
+    return Table(path, "", values, {**KINDS, KEYS: TABLE})
 
 
 def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def read_curve(path: Path, key: str) -> CostCurve | None:
         curve = {int(size): float(seconds) for size, seconds in points.items()}
     except (AttributeError, TypeError, ValueError):
         return None
-    is_usable = curve and all(size > 0 < seconds for size, seconds in curve.items())
+    is_usable = curve and all(0 < size < 2**31 and seconds > 0 for size, seconds in curve.items())
     return CostCurve(dict(sorted(curve.items()))) if is_usable else None
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +18,57 @@ logger = logging.getLogger(__name__)
 def read_state(path: Path) -> dict[str, Any]:
     """Return the object in a file; one that cannot be understood is moved aside with a warning."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(document, dict):
-            return document
-    except FileNotFoundError:
-        return {}
+        return _read(path)
     except OSError as error:
-        logger.warning("%s: not read: %s", path, error.strerror)
+        _complain(path.parent, error.strerror)
         return {}
-    except ValueError:
-        pass
-    aside = path.with_name(f"{path.name}.damaged")
-    logger.warning("%s: found no JSON object; it is kept as %s", path, aside.name)
-    try:
-        path.replace(aside)
-    except OSError as error:
-        logger.warning("%s: cannot be moved aside: %s", path, error.strerror)
-    return {}
 
 
 def write_entry(path: Path, key: str, entry: Mapping[str, Any]) -> None:
     """Put an entry into the object in a file, for this user alone; a failure is only logged."""
-    document = read_state(path)
-    document[key] = entry
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
+        document = _read(path)  # what cannot be read must not be replaced
+        document[key] = entry
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch(mode=0o600)
         partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
         partial.replace(path)
     except OSError as error:
-        logger.warning("%s: not kept: %s", path, error.strerror)
+        _complain(path.parent, error.strerror)
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text, parse_float=_finite, parse_int=_finite, parse_constant=_finite)
+        if isinstance(document, dict):
+            return document
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (ValueError, RecursionError):
+        pass
+    aside = path.with_name(f"{path.name}.damaged")
+    path.replace(aside)
+    logger.warning("%s held no sound JSON object; it is kept as %s, begun anew", path, aside.name)
+    return {}
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+@functools.cache
+def _complain(folder: Path, reason: str) -> None:
+    """Warn of a folder once: all files in it suffer from the same."""
+    logger.warning(
+        "%s cannot be used (%s): the pool used last and what was learned about speed are not kept; "
+        "nothing else is lost",
+        folder,
+        reason,
+    )

@@ -6,7 +6,7 @@ Counters are stored, rates are derived; a rate that is not known yet is None.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from metasd_local.events import Event, FinishReason, GenerationDone, PromptRead, RoundDone
@@ -16,9 +16,9 @@ LOOP_OCCURRENCES = 3
 LINE_COLUMNS = 79
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ArmCounts:
-    """What one arm did in a generation."""
+    """What one arm did in a generation so far."""
 
     rounds: int = 0
     drafted: int = 0
@@ -31,6 +31,14 @@ class ArmCounts:
     def acceptance_rate(self) -> float | None:
         """Return accepted / drafted."""
         return _ratio(self.accepted, self.drafted)
+
+    def add(self, event: RoundDone) -> None:
+        """Count one more round."""
+        self.rounds += 1
+        self.drafted += event.drafted
+        self.accepted += event.accepted
+        self.emitted += len(event.emitted)
+        self.seconds += event.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,29 +94,14 @@ class Snapshot:
 
     def to_json(self) -> dict[str, Any]:
         """Return the "stats" object of `run --json`."""
+        counters = asdict(self)
+        for name in ("looping", "seconds_inside", "finish_reason"):
+            del counters[name]
         return {
-            "prompt_tokens": self.prompt_tokens,
-            "prompt_tokens_reused": self.prompt_tokens_reused,
-            "emitted": self.emitted,
-            "rounds": self.rounds,
-            "drafted": self.drafted,
-            "accepted": self.accepted,
-            "seconds_prompt": self.seconds_prompt,
-            "seconds_to_first_token": self.seconds_to_first_token,
-            "seconds_decode": self.seconds_decode,
+            **counters,
             "tokens_per_second": self.tokens_per_second,
             "overhead_share": self.overhead_share,
             "loop_share": self.loop_share,
-            "arms": {
-                name: {
-                    "rounds": arm.rounds,
-                    "drafted": arm.drafted,
-                    "accepted": arm.accepted,
-                    "emitted": arm.emitted,
-                    "seconds": arm.seconds,
-                }
-                for name, arm in self.arms.items()
-            },
         }
 
 
@@ -123,17 +116,14 @@ class Stats:
         self._loops = LoopFinder(prompt_tokens)
         self._read: PromptRead | None = None
         self._done: GenerationDone | None = None
-        self._arms: dict[str, _Tally] = {}
+        self._arms: dict[str, ArmCounts] = {}
 
     def observe(self, event: Event) -> None:
         """Count one event; texts and notices change nothing."""
         match event:
             case RoundDone():
                 self._loops.add(event.emitted)
-                tally = self._arms.get(event.arm)
-                if tally is None:
-                    tally = self._arms[event.arm] = _Tally()
-                tally.add(event)
+                self._arms.setdefault(event.arm, ArmCounts()).add(event)
             case PromptRead():
                 self._read = event
             case GenerationDone():
@@ -143,7 +133,7 @@ class Stats:
     def snapshot(self) -> Snapshot:
         """Return the counters so far; it does not change when more events come."""
         read, done = self._read, self._done
-        arms = {name: tally.counts() for name, tally in self._arms.items()}
+        arms = {name: replace(arm) for name, arm in self._arms.items()}
         return Snapshot(
             prompt_tokens=read.prompt_tokens if read else 0,
             prompt_tokens_reused=read.reused_tokens if read else 0,
@@ -161,29 +151,6 @@ class Stats:
             finish_reason=done.finish_reason if done else None,
             arms=arms,
         )
-
-
-@dataclass(slots=True)
-class _Tally:
-    """Running sums; plain attributes because they change in every round."""
-
-    rounds: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    emitted: int = 0
-    seconds: float = 0.0
-
-    def add(self, event: RoundDone) -> None:
-        """Add one round."""
-        self.rounds += 1
-        self.drafted += event.drafted
-        self.accepted += event.accepted
-        self.emitted += len(event.emitted)
-        self.seconds += event.seconds
-
-    def counts(self) -> ArmCounts:
-        """Return the sums as they are now."""
-        return ArmCounts(self.rounds, self.drafted, self.accepted, self.emitted, self.seconds)
 
 
 class LoopFinder:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,48 +16,50 @@ class Kind:
 
     expected: str
     """Completes the sentence "expected ..."."""
-    from_text: Callable[[str], object]
-    """Turn text into a value for `check`; may raise ValueError."""
     check: Callable[[object], object]
     """Return the value in its final type; raise ValueError if it is not allowed."""
+    from_text: Callable[[str], object] = str
+    """Turn text into a value for `check`; may raise ValueError."""
 
 
-def whole(minimum: int, maximum: int | None = None) -> Kind:
-    """Return whole numbers between two limits, both allowed."""
+def exactly(
+    expected: str,
+    type_: type,
+    is_allowed: Callable[[Any], bool] = lambda _: True,
+    from_text: Callable[[str], object] = str,
+) -> Kind:
+    """Return values of one type, none of its subclasses, with a property."""
 
-    def check(value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise ValueError
-        if maximum is not None and value > maximum:
+    def check(value: object) -> object:
+        if type(value) is not type_ or not is_allowed(value):
             raise ValueError
         return value
 
-    limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-    return Kind(f"a whole number {limits}", int, check)
+    return Kind(expected, check, from_text)
+
+
+def whole(minimum: int, maximum: float = math.inf) -> Kind:
+    """Return whole numbers between two limits, both allowed."""
+    limits = f"of at least {minimum}" if maximum == math.inf else f"from {minimum} to {maximum}"
+    return exactly(f"a whole number {limits}", int, lambda value: minimum <= value <= maximum, int)
 
 
 def real(expected: str, is_allowed: Callable[[float], bool]) -> Kind:
     """Return finite numbers with a property, which `expected` puts into words."""
 
-    def check(value: object) -> float:
-        if not isinstance(value, int | float) or isinstance(value, bool):
+    def check(value: Any) -> float:
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
             raise ValueError
-        if not math.isfinite(value) or not is_allowed(value):
+        if not is_allowed(value):
             raise ValueError
         return float(value)
 
-    return Kind(expected, float, check)
+    return Kind(expected, check, float)
 
 
 def one_of(choices: tuple[str, ...]) -> Kind:
     """Return texts that are one of `choices`."""
-
-    def check(value: object) -> object:
-        if value not in choices:
-            raise ValueError
-        return value
-
-    return Kind("one of " + ", ".join(choices), str, check)
+    return exactly("one of " + ", ".join(choices), str, lambda value: value in choices)
 
 
 def _check_text(value: object) -> str:
@@ -84,24 +88,22 @@ def _check_paths(value: object) -> tuple[str, ...]:
 def _policies_from_text(text: str) -> list[str]:
     """Split at the commas; an item with `=` belongs to the policy before it."""
     policies: list[str] = []
-    for item in text.split(","):
-        name = item.partition(":")[0]
-        if "=" in name and policies:
-            policies[-1] += f",{item.strip()}"
+    for item in _split(text):
+        if "=" in item.partition(":")[0] and policies:
+            policies[-1] += f",{item}"
         else:
-            policies.append(item.strip())
+            policies.append(item)
     return policies
 
 
-def _check_count(value: object) -> int:
+def _check_count(value: object) -> object:
     """Turn 350M into 350,000,000."""
     if isinstance(value, str):
         units = {"K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
         unit = units.get(value[-1:].upper(), 1)
-        value = round(float(value[:-1] if unit > 1 else value) * unit)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError
-    return value
+        number = float(value[:-1] if unit > 1 else value) * unit
+        value = round(number) if math.isfinite(number) else 0
+    return whole(1).check(value)
 
 
 def _from_switch_text(text: str) -> bool:
@@ -112,28 +114,21 @@ def _from_switch_text(text: str) -> bool:
     return values[text.lower()]
 
 
-def _check_switch(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
+def _split(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",")]
 
 
-TEXT = Kind("a text that is not empty", str, _check_text)
-TEXTS = Kind("a text that is not empty, or a list of them", str, _check_texts)
-NAMES = Kind(
-    "names or paths separated by commas (in config.toml a list)",
-    lambda text: [item.strip() for item in text.split(",")],
-    _check_paths,  # a shell leaves the ~ after a comma alone
-)
-POLICY_LIST = Kind(
-    "policies separated by commas (in config.toml a list)", _policies_from_text, _check_texts
-)
-DOMAINS = Kind(
-    "names separated by commas (in config.toml a list)",
-    lambda text: [item.strip() for item in text.split(",")],
-    _check_texts,
-)
-COUNT = Kind("a number such as 350M", str, _check_count)
-PATHS = Kind("a path, or a list of them", str, _check_paths)
-PATH = Kind("a name or a path", str, _check_path)
-SWITCH = Kind("true or false", _from_switch_text, _check_switch)
+_LIST = "separated by commas (in config.toml a list)"
+
+TEXT = Kind("a text that is not empty", _check_text)
+TEXTS = Kind("a text that is not empty, or a list of them", _check_texts)
+# A shell leaves the ~ after a comma alone.
+NAMES = Kind(f"names or paths {_LIST}", _check_paths, _split)
+POLICY_LIST = Kind(f"policies {_LIST}", _check_texts, _policies_from_text)
+DOMAINS = Kind(f"names {_LIST}", _check_texts, _split)
+COUNT = Kind("a number such as 350M", _check_count)
+POSITIVE = real("a number above 0", lambda value: value > 0)
+SHARE = real("a number from 0 to 1", lambda value: 0 <= value <= 1)
+PATHS = Kind("a path, or a list of them", _check_paths)
+PATH = Kind("a name or a path", _check_path)
+SWITCH = exactly("true or false", bool, from_text=_from_switch_text)

@@ -292,6 +292,7 @@ class Rejection:
         self._num_prompt_tokens = len(context)
         self._emitted.clear()
         self._expected.clear()
+        self._num_drawn = 0
         self._chance = self._seeded_chance(seed)
 
     def draft(self, logits: Logits, drafted: Sequence[int]) -> int:
@@ -305,8 +306,9 @@ class Rejection:
     def verify(self, rows: Logits, draft: Draft) -> Verdict:
         """Accept or reject the tokens one by one."""
         tokens = draft.tokens
+        num_drawn, self._num_drawn = self._num_drawn, 0
         # Dropping a token because of what was drawn would bend the law.
-        assert draft.is_point_mass or len(tokens) in (0, self._num_drawn), "a drawn token is lost"
+        assert draft.is_point_mass or len(tokens) == num_drawn, "a drawn token is lost"
         for i, token in enumerate(tokens):
             target = self._chain.survivors(rows[i], self._context, tokens[:i])
             self._laws.store_target(i, target)

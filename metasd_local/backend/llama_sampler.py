@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from llama_cpp import llama_cpp as api
-from numpy.typing import NDArray
 
 from metasd_local.backend.library import open_library
-from metasd_local.errors import BackendError, UsageError
-from metasd_local.protocols import Logits, Probabilities
+from metasd_local.errors import BackendError
+from metasd_local.protocols import Logits
+from metasd_local.sampling import SamplerSettings
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("probability", np.float32)])
 # llama.cpp takes this seed for a random one.
@@ -24,42 +24,13 @@ class LlamaSampler:
 
     Penalties, top-k, top-p, min-p, temperature, draw; penalties and the largest logit at
     temperature 0.
-    top_k: 0 keeps all tokens; top_p: 1 keeps all; min_p: 0 keeps all; repeat_penalty: 1 changes
-    nothing; penalty_last_n: number of last tokens it looks at.
     Source: llama.cpp, common/common.h (common_params_sampling), common/sampling.cpp.
     """
 
-    def __init__(
-        self,
-        vocab_size: int,
-        *,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        min_p: float,
-        repeat_penalty: float,
-        penalty_last_n: int,
-    ) -> None:
+    def __init__(self, settings: SamplerSettings, vocab_size: int) -> None:
         self._chain: int | None = None
-        for name, value, lowest in (
-            ("temperature", temperature, 0.0),
-            ("top-k", top_k, 0),
-            ("top-p", top_p, 0.0),
-            ("min-p", min_p, 0.0),
-            ("repeat penalty", repeat_penalty, 1e-6),
-            ("number of tokens to penalise", penalty_last_n, 0),
-        ):
-            if not lowest <= value < math.inf:
-                raise UsageError(
-                    f"{name} is {value}; expected a number from {lowest}: change the option"
-                )
         open_library()
-        self._temperature = temperature
-        self._top_k = top_k
-        self._top_p = top_p
-        self._min_p = min_p
-        self._repeat_penalty = repeat_penalty
-        self._penalty_last_n = penalty_last_n
+        self._settings = settings
         self._ids = np.arange(vocab_size, dtype=np.int32)
         self._candidates = np.zeros(vocab_size, dtype=_CANDIDATE)
         self._array = api.llama_token_data_array()
@@ -68,25 +39,26 @@ class LlamaSampler:
     def begin(self, seed: int, context: Sequence[int]) -> None:
         """Start a generation after `context`: same seed and context, same draws."""
         self.close()
+        settings, size = self._settings, len(self._ids)
         chain = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
         steps = [
             api.llama_sampler_init_penalties(
-                len(self._ids), self._penalty_last_n, self._repeat_penalty, 0.0, 0.0
+                size, settings.penalty_last_n, settings.repeat_penalty, 0.0, 0.0
             )
         ]
-        if self._temperature == 0:
+        if settings.temperature == 0:
             steps.append(api.llama_sampler_init_greedy())
         else:
             steps += [
-                api.llama_sampler_init_top_k(self._top_k),
-                api.llama_sampler_init_top_p(self._top_p, 0),
-                api.llama_sampler_init_min_p(self._min_p, 0),
-                api.llama_sampler_init_temp(self._temperature),
+                api.llama_sampler_init_top_k(settings.top_k),
+                api.llama_sampler_init_top_p(settings.top_p, 0),
+                api.llama_sampler_init_min_p(settings.min_p, 0),
+                api.llama_sampler_init_temp(settings.temperature),
                 api.llama_sampler_init_dist(seed % _NUM_SEEDS),
             ]
         for step in steps:
             api.llama_sampler_chain_add(chain, step)
-        for token in context[max(len(context) - self._penalty_last_n, 0) :]:
+        for token in context[max(len(context) - settings.penalty_last_n, 0) :]:
             api.llama_sampler_accept(chain, token)
         self._chain = chain
 
@@ -122,17 +94,6 @@ class LlamaSampler:
         token = int(array.data[array.selected].id)
         api.llama_sampler_accept(self._chain, token)
         return token
-
-    def last_distribution(self) -> tuple[NDArray[np.int32], Probabilities]:
-        """Return the token ids the last draw could have given and their probabilities.
-
-        Both are `(n,)` copies in no particular order; not defined at temperature 0.
-        """
-        count = int(self._array.size)
-        address = ctypes.addressof(self._array.data.contents)
-        raw = (ctypes.c_uint8 * (count * _CANDIDATE.itemsize)).from_address(address)
-        candidates = np.frombuffer(bytes(raw), dtype=_CANDIDATE)
-        return candidates["id"].copy(), candidates["probability"].astype(np.float64)
 
     def close(self) -> None:
         """Free the chain; harmless when called twice."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -26,6 +27,18 @@ if TYPE_CHECKING:
 NUM_DRAWN_SEEDS = 1_000_000
 
 
+class _Complaints(logging.Handler):
+    """Shows warnings of the log as messages, for a line may be open."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(logging.WARNING)
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one."""
+        self._output.message(record.getMessage())
+
+
 def run(options: Options, words: Sequence[str], around: Surroundings) -> int:
     """Answer once."""
     pool, prompt = _read_prompt(words, around)
@@ -33,7 +46,10 @@ def run(options: Options, words: Sequence[str], around: Surroundings) -> int:
     seed = secrets.randbelow(NUM_DRAWN_SEEDS) if options.seed is None else options.seed
     output = Output(around, streams=not options.json)
     stats = Stats()
+    complaints, log = _Complaints(output), logging.getLogger("metasd_local.state")
     with ExitStack() as stack:
+        stack.callback(log.removeHandler, complaints)
+        log.addHandler(complaints)
         trace = stack.enter_context(TraceWriter(Path(options.trace))) if options.trace else None
         interrupts = stack.enter_context(Interrupts())
 

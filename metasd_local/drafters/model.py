@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from metasd_local.protocols import (
@@ -19,7 +20,7 @@ EVALUATED_ROWS = 32
 """Most tokens that one evaluation looks at; the model needs as many logits rows."""
 LEAST_ROOM = 16
 """Tokens of a draft for which there shall be room."""
-_NOTHING = Draft(tokens=(), is_point_mass=False)
+_NOTHING = Draft(tokens=(), is_point_mass=True)
 
 
 class ModelDrafter:
@@ -97,7 +98,10 @@ class ModelDrafter:
     def propose(
         self, context: Sequence[int], window: int, scheme: Scheme, keeps: Keeps | None = None
     ) -> Draft:
-        """Draw up to `window` tokens one by one, as long as they are to be kept."""
+        """Draw up to `window` tokens one by one, as long as they are to be kept.
+
+        A token that must not be dropped is the last one instead.
+        """
         model, num_usable = self._model, self._num_usable
         num_unread = self._num_unread(context)
         window = min(window, model.context_size - model.length - num_unread + 1)
@@ -112,12 +116,14 @@ class ModelDrafter:
             if len(logits) != num_usable:
                 logits = logits[:num_usable]
             token = scheme.draft(logits, tokens)
+            is_last = False
             if keeps is not None:
                 margins += scheme.margins()
-                if not keeps(margins[-1]):
+                is_last = not keeps(margins[-1])
+                if is_last and margins[-1] < math.inf:
                     break
             tokens.append(token)
-            if len(tokens) == window:
+            if is_last or len(tokens) == window:
                 break
             unread = (token,)
         self._proposed = tokens

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from metasd_local.errors import ConfigError, UsageError
+from metasd_local.errors import UsageError
 from metasd_local.options import nearest_hint
 from metasd_local.protocols import NGRAM, PLAIN
-from metasd_local.values import Kind, real, whole
-
-_PROBABILITY = real("a number from 0 to 1", lambda value: 0 <= value <= 1)
-_AT_LEAST_ONE = real("a number of at least 1", lambda value: value >= 1)
-_PROMPT_TOKENS = whole(2, 1_000_000)
+from metasd_local.toml_tables import TABLE, Table, read_document
+from metasd_local.values import SHARE, TEXT, Kind, exactly, real, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +44,6 @@ class Profile:
     """Emulated acceptance by domain."""
 
     name: str
-    summary: str
     prompt_tokens: int
     domains: Mapping[str, Domain]
     """At least one; all name the same drafters."""
@@ -63,6 +57,29 @@ class Profile:
     def has_ngram(self) -> bool:
         """Tell whether prompt lookup is an arm."""
         return any(domain.ngram is not None for domain in self.domains.values())
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Return the names of all drafters, prompt lookup last."""
+        return (*self.drafters, *([NGRAM] * self.has_ngram))
+
+
+def _check_shares(value: object) -> object:
+    parts = value if isinstance(value, list) and value else [value]
+    return tuple(SHARE.check(part) for part in parts)
+
+
+_ACCEPTANCE = Kind("a number from 0 to 1, or a list of them", _check_shares)
+_TOP = {
+    "summary": TEXT,
+    "prompt_tokens": whole(2, 1_000_000),
+    "domain": exactly("at least one table [domain.NAME]", dict, bool),
+}
+_DOMAIN = {"acceptance": exactly("a table of drafters", dict), NGRAM: TABLE}
+_LOOKUP = {
+    **dict.fromkeys((entry.name for entry in fields(NgramLookup)), SHARE),
+    "run_tokens": real("a number of at least 1", lambda value: value >= 1),
+}
 
 
 def find_profile(text: str) -> Profile:
@@ -84,83 +101,25 @@ def find_profile(text: str) -> Profile:
 
 def read_profile(path: Path) -> Profile:
     """Read one profile; raise ConfigError naming file, table and key."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    top = _Table(path, "top level", document)
-    top.check_keys(("summary", "prompt_tokens", "domain"), required=("prompt_tokens", "domain"))
-    domains = {
-        name: _parse_domain(_Table(path, f"domain.{name}", table))
-        for name, table in _Table(path, "domain", document["domain"]).values.items()
-    }
-    if not domains:
-        raise top.error("no domain; expected at least one [domain.NAME]")
-    drafters = next(iter(domains.values())).acceptance
-    for name, domain in domains.items():
-        table = _Table(path, f"domain.{name}.acceptance", dict(domain.acceptance))
-        table.check_keys(drafters, required=drafters)
-    return Profile(
-        name=path.stem,
-        summary=str(document.get("summary", "")),
-        prompt_tokens=top.value("prompt_tokens", _PROMPT_TOKENS),
-        domains=domains,
-    )
+    top = Table(path, "", read_document(path), _TOP)
+    tables = top.inside("domain", TABLE)
+    domains: dict[str, Domain] = {}
+    drafters: Mapping[str, Kind] | Kind = _ACCEPTANCE
+    for name in tables:
+        domains[name] = _parse_domain(tables.inside(name, _DOMAIN), drafters)
+        drafters = dict.fromkeys(domains[name].acceptance, _ACCEPTANCE)
+    return Profile(path.stem, top["prompt_tokens"], domains)
 
 
-def _parse_domain(table: _Table) -> Domain:
-    table.check_keys(("acceptance", NGRAM), required=("acceptance",))
-    drafters = _Table(table.path, f"{table.name}.acceptance", table.values["acceptance"])
-    for name in drafters.values:
-        if name in (NGRAM, PLAIN):
-            raise drafters.error(f"found {name!r}, expected the names of model drafters")
-    acceptance = {name: drafters.probabilities(name) for name in drafters.values}
-    if NGRAM not in table.values:
-        return Domain(acceptance, ngram=None)
-    lookup = _Table(table.path, f"{table.name}.{NGRAM}", table.values[NGRAM])
-    keys = [entry.name for entry in fields(NgramLookup)]
-    lookup.check_keys(keys, required=keys)
-    kinds = {key: _AT_LEAST_ONE if key == "run_tokens" else _PROBABILITY for key in keys}
-    return Domain(
-        acceptance, NgramLookup(**{key: lookup.value(key, kind) for key, kind in kinds.items()})
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """One table of a file; every complaint names both."""
-
-    path: Path
-    name: str
-    values: Mapping[str, Any]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.values, dict):
-            raise self.error(f"found {self.values!r}, expected a table")
-
-    def check_keys(self, known: Collection[str], required: Collection[str]) -> None:
-        for key in self.values:
-            if key not in known:
-                hint = nearest_hint(key, known)
-                raise self.error(f"unknown key {key!r}{hint} (known: {', '.join(known)})")
-        for key in required:
-            if key not in self.values:
-                raise self.error(f"no {key}; expected {', '.join(required)}")
-
-    def value(self, key: str, kind: Kind) -> Any:
-        return self._checked(key, self.values[key], kind)
-
-    def probabilities(self, key: str) -> Sequence[float]:
-        """Return a number, or the numbers of a list, as a sequence."""
-        value = self.values[key]
-        parts = value if isinstance(value, list) and value else [value]
-        return tuple(self._checked(key, part, _PROBABILITY) for part in parts)
-
-    def error(self, text: str) -> ConfigError:
-        return ConfigError(f"{self.path}: [{self.name}]: {text}")
-
-    def _checked(self, key: str, value: object, kind: Kind) -> Any:
-        try:
-            return kind.check(value)
-        except ValueError:
-            raise self.error(f"{key}: found {value!r}, expected {kind.expected}") from None
+def _parse_domain(table: Table, drafters: Mapping[str, Kind] | Kind) -> Domain:
+    """Read one domain with the drafters of the one before it, or any in the first."""
+    acceptance = table.inside("acceptance", drafters)
+    for name in (NGRAM, PLAIN):
+        if name in acceptance:
+            raise acceptance.error(f"found {name!r}, expected the names of model drafters")
+    ngram = None
+    if NGRAM in table:
+        lookup = table.inside(NGRAM, _LOOKUP)
+        ngram = NgramLookup(**{key: lookup[key] for key in _LOOKUP})
+    names = acceptance if isinstance(drafters, Kind) else drafters
+    return Domain({name: acceptance[name] for name in names}, ngram)

@@ -12,14 +12,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from metasd_local.compose import open_session
+from metasd_local.compose import PROFILE_FILE, open_session
+from metasd_local.config import state_path
 from metasd_local.errors import IncompatibleVocabulary, ModelError, UsageError
-from metasd_local.events import GenerationDone, Notice, PromptRead, RoundDone
+from metasd_local.events import Event, GenerationDone, Notice, PromptRead, RoundDone
 from metasd_local.local import find_pool
 from metasd_local.options import Options
 from metasd_local.trace import read_trace
@@ -92,11 +94,11 @@ def test_json_figures_are_those_of_a_stopwatch() -> None:
 
 
 def test_the_same_seed_gives_the_same_text_in_another_process() -> None:
-    texts = {
-        run(PROMPT, "--seed=5", "--max-tokens=30", f"--policy={policy}").stdout
-        for policy in ("plain", "ucb", "random")
-    }
+    """Whatever the policy, and whether `auto` knows the pool from before or not."""
+    asked = ("--policy=plain", "--policy=random", "--policy=auto", "--policy=auto", "--fresh")
+    texts = {run(PROMPT, "--seed=5", "--max-tokens=30", choice).stdout for choice in asked}
     assert len(texts) == 1
+    assert (state_path(os.environ) / PROFILE_FILE).exists()
 
 
 def test_a_second_turn_prefills_only_new_tokens() -> None:
@@ -207,12 +209,15 @@ def test_the_prompt_may_come_through_a_pipe(tmp_path: Path) -> None:
     ("arguments", "status", "message"),
     [
         ((), 2, "no prompt"),
-        (("hi", "--policy=uct"), 2, "ucb"),
-        (("hi", "--policy=fixed:cod"), 2, "code"),
+        (("hi", "--policy=uct"), 2, "did you mean 'ucb'?"),
+        (("hi", "--policy=fixed:cod"), 2, "did you mean 'code'?"),
+        (("hi", "--policy=auto:windw=3"), 2, "did you mean 'window'?"),
+        (("hi", "--drafters=mats"), 2, "did you mean 'maths'?"),
         (("hi", "--policy=ucb:beta=-1"), 2, "beta"),
         (("hi", "--temperature=-1"), 2, "temperature"),
         (("hi", "--scheme=greedy", "--temperature=1"), 2, "--temperature 0"),
         (("hi", "--drafters=nope"), 2, "nope"),
+        (("hi", "--drafters=ngram", "--policy=fixed:code"), 2, "expected one of ngram"),
         (("startr", "hi"), 2, "starter"),
         (("missing.gguf", "hi"), 1, "missing.gguf"),
         (("hi", "--drafters=missing.gguf"), 1, "missing.gguf"),
@@ -236,6 +241,81 @@ def test_a_process_fails_with_one_line_too() -> None:
     assert "missing.gguf" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_a_state_folder_that_cannot_be_used_costs_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one for every file; the answer and its figures are what they would be."""
+    (tmp_path / "metasd").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    done = metasd_here("run", "starter", PROMPT, "--threads=1", "--json", "--max-tokens=40")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["stats"]["emitted"] > 0
+    assert re.fullmatch(r"metasd: .*/metasd cannot be used \(.*\): .*; nothing .*\n", done.stderr)
+
+
+def test_a_damaged_profile_costs_one_line_and_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moved aside if it is damaged as a whole; else other pools' entries are left alone."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    path = tmp_path / "metasd" / PROFILE_FILE
+
+    def answer() -> tuple[str, str]:
+        done = metasd_here("run", PROMPT, "--threads=1", "--json", "--max-tokens=40", "--seed=5")
+        assert done.returncode == 0
+        return json.loads(done.stdout)["text"], done.stderr
+
+    text, complaint = answer()
+    assert complaint == ""
+    whole = path.read_text()
+    (key,) = json.loads(whole)
+    mixed = json.dumps({key: [1], "another pool": {"arms": {}}})
+    for damage in (whole[:-9], whole.replace("[", "[NaN,", 1), mixed):
+        path.write_text(damage)
+        again, complaint = answer()
+        assert again == text
+        assert re.fullmatch(r"metasd: .*profile\.json.* anew\n", complaint)
+        assert key in json.loads(path.read_text())
+    assert json.loads(path.read_text())["another pool"] == {"arms": {}}
+
+
+def test_drafters_that_are_gone_or_cut_off_are_left_out_with_a_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the pool is listed, and after it; under a policy that counts rounds per arm."""
+    target = write_tiny_gguf(tmp_path / "target.gguf", seed=1)
+    paths = {name: tmp_path / f"{name}.gguf" for name in ("sound", "cut", "vanishing", "absent")}
+    for name in ("sound", "cut", "vanishing"):
+        write_tiny_gguf(paths[name], seed=1, disturbance=0.3)
+    paths["cut"].write_bytes(paths["cut"].read_bytes()[:-1000])
+    lines = ["[pool.mine]", f'target = {{ path = "{target}" }}']
+    for name, path in paths.items():
+        lines += ["[[pool.mine.drafter]]", f'name = "{name}"', f'path = "{path}"']
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "metasd").mkdir()
+    (tmp_path / "metasd" / "models.toml").write_text("\n".join(lines))
+
+    def answer(policy: str, on_progress: Callable[[float], bool]) -> list[Event]:
+        options = Options(threads=1, temperature=0.0, policy=policy)
+        with closing(open_session(options, "mine", on_progress=on_progress)) as session:
+            return list(session.send("hello", seed=0, max_tokens=20))
+
+    def remove(_share: float) -> bool:
+        paths["vanishing"].unlink(missing_ok=True)
+        return True
+
+    events = answer("ucb", remove)
+    plain = answer("plain", lambda _: True)
+    notices = [event.text.split(" is not used")[0] for event in events if isinstance(event, Notice)]
+    assert sorted(notices) == ["drafter absent", "drafter cut", "drafter vanishing"]
+    assert {e.arm for e in events if isinstance(e, RoundDone)} == {"sound", "ngram"}
+    assert tokens_of(events) == tokens_of(plain)
+
+
+def tokens_of(events: Sequence[Event]) -> list[int]:
+    return [token for e in events if isinstance(e, RoundDone) for token in e.emitted]
 
 
 def test_a_drafter_of_another_vocabulary_is_refused_with_the_rule(tmp_path: Path) -> None:

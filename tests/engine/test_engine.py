@@ -116,6 +116,15 @@ def run(
 
 
 PROMPT = [3, 1, 4, 1, 5]
+NAMES = (
+    *(policy.name for policy in POLICIES if ":" not in policy.name),
+    *("hedge:loss=length,every=3", "ucbspec:arms=window", "exp3spec:arms=window"),
+)
+
+
+def named_policy(text: str) -> Policy:
+    costs = RunningCosts(CostCurve({1: 1.0, 9: 1.1}))
+    return make_policy(parse_policy(text), 5, 0, costs)
 
 
 def plain_tokens(max_tokens: int = 40, end: int | None = None) -> list[int]:
@@ -135,13 +144,7 @@ def plain_tokens(max_tokens: int = 40, end: int | None = None) -> list[int]:
         FixedPolicy("poor", window=1),
         FixedPolicy("ngram", window=7),
         FixedPolicy("missing", window=5),
-        *(
-            make_policy(parse_policy(text), 5, 0, RunningCosts(CostCurve({1: 1.0, 9: 1.1})))
-            for text in (
-                *(policy.name for policy in POLICIES if ":" not in policy.name),
-                *("hedge:loss=length,every=3", "ucbspec:arms=window"),
-            )
-        ),
+        *map(named_policy, NAMES),
         *(Scramble(seed) for seed in range(20)),
     ],
 )
@@ -207,6 +210,37 @@ def test_a_failing_drafter_is_dropped_with_a_notice_and_the_text_goes_on(fails_a
     assert len(notices) == 1
     assert "broken" in notices[0].text
     assert "broken" not in engine.arms
+
+
+@pytest.mark.parametrize("policy", [name for name in NAMES if name != PLAIN])
+@pytest.mark.parametrize("fails_at", [2, 9, 29])
+@pytest.mark.parametrize("others", [(), ("good",)])
+def test_every_policy_goes_on_without_a_drafter_that_fails(
+    policy: str, fails_at: int, others: Sequence[str]
+) -> None:
+    """The same text, one notice, no round missing; so the next answers, with whoever is left."""
+    drafters: list[Drafter] = [NoDrafter()]
+    for name in ("broken", *others):
+        length = fails_at if name == "broken" else None
+        model = ScriptedModel(hashed_logits(1, 0.8), vocab_size=VOCAB_SIZE, fails_at=length)
+        drafters.append(ModelDrafter(name, model, target_vocab_size=VOCAB_SIZE, max_rows=8))
+    engine = Engine(
+        target=ScriptedModel(hashed_logits(0, 1.0), vocab_size=VOCAB_SIZE),
+        drafters=drafters,
+        policy=named_policy(policy),
+        scheme=Greedy(GREEDY, vocab_size=VOCAB_SIZE, max_window=5),
+        interrupt=Interrupt(),
+    )
+    num_notices = 0
+    for _ in range(3):
+        tokens, events = run(engine, PROMPT, 60)
+        assert tokens == plain_tokens(60)
+        rounds = [event for event in events if isinstance(event, RoundDone)]
+        assert [done.index for done in rounds] == list(range(len(rounds)))
+        num_notices += sum(isinstance(event, Notice) for event in events)
+    assert num_notices == 1
+    assert engine.arms == (PLAIN, *others)
+    assert {done.arm for done in rounds} - {PLAIN} == set(others)
 
 
 def test_a_failing_target_raises() -> None:

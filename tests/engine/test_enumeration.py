@@ -50,7 +50,7 @@ POLICIES = (
     *("fixed:near:window=3", "fixed:small", "fixed:ngram:window=3"),
     *(policy.name for policy in LISTED if ":" not in policy.name),
     *("hedge:loss=length,every=2", "ucbspec:arms=window", "exp3spec:arms=window"),
-    "drafts cut short",
+    *("drafts cut short", "drafts ended early"),
 )
 
 
@@ -61,7 +61,17 @@ class CutShort(FixedPolicy):
         return Choice("near", 3, keeps=lambda margin: margin > 1.0)
 
 
+class EndedEarly(FixedPolicy):
+    """End a draft after one token, whatever the next one is."""
+
+    def choose(self, arms: Arms) -> Choice:
+        answers = iter((True, False))
+        return Choice("near", 3, keeps=lambda _margin: next(answers))
+
+
 def policy_of(text: str) -> Policy:
+    if text == "drafts ended early":
+        return EndedEarly("near", window=3)
     if text == "drafts cut short":
         return CutShort("near", window=3)
     return make_policy(parse_policy(text), 2, 4, RunningCosts(DRAFTS_PAY))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -270,10 +271,10 @@ def test_a_drafter_that_fails_in_an_evaluation_is_dropped_and_the_text_goes_on()
     assert ["near" in notice.text for notice in notices] == [True]
 
 
-def drop_unlikely(context: Sequence[int], scheme: Scheme) -> Draft:
-    """Draw up to two tokens and leave out the one that was unlikely to be drawn."""
+def drop_unlikely(context: Sequence[int], scheme: Scheme, window: int = 2) -> Draft:
+    """Draw up to `window` tokens and leave out the one that was unlikely to be drawn."""
     tokens: list[int] = []
-    while len(tokens) < 2:
+    while len(tokens) < window:
         row = near_drafter((*context, *tokens))
         token = scheme.draft(row, tokens)
         if softmax(row)[token] < 0.4:
@@ -290,18 +291,19 @@ class Trusting(Rejection):
         return super().verify(rows, draft)
 
 
-def test_a_draft_must_not_depend_on_a_token_that_was_drawn_and_dropped() -> None:
+@pytest.mark.parametrize("window", [1, 2])
+def test_a_draft_must_not_depend_on_a_token_that_was_drawn_and_dropped(window: int) -> None:
     """It bends the law under rejection, which refuses it, and under the other schemes does not."""
 
     def make(kind: type[Rejection]) -> Callable[[SamplerSettings, Chance], Scheme]:
         return lambda settings, chance: kind(settings, VOCAB_SIZE, MAX_WINDOW, lambda _: chance)
 
-    settings = SETTINGS["untruncated"]
-    assert error_of(make(Trusting), settings, drop_unlikely, 3) > 1e-3
+    settings, drop = SETTINGS["untruncated"], partial(drop_unlikely, window=window)
+    assert error_of(make(Trusting), settings, drop, 3) > 1e-3
     with pytest.raises(AssertionError, match="drawn token is lost"):
-        error_of(make(Rejection), settings, drop_unlikely, 3)
+        error_of(make(Rejection), settings, drop, 3)
 
     def make_sampled_match(settings: SamplerSettings, chance: Chance) -> Scheme:
         return Match(ScriptedSampler(settings, chance), settings, VOCAB_SIZE)
 
-    assert error_of(make_sampled_match, settings, drop_unlikely, 3) < 1e-12
+    assert error_of(make_sampled_match, settings, drop, 3) < 1e-12

@@ -136,7 +136,10 @@ def test_a_kept_curve_is_found_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", '{"one": 3}', '{"one": {}}', '{"one": {"1": "x"}}', '{"one": {"0": 1}}'],
+    [
+        *("", "{", "[]", '{"one": 3}', '{"one": {}}', '{"one": {"1": "x"}}', '{"one": {"0": 1}}'),
+        f'{{"one": {{"1": 1, "1{"0" * 400}": 1}}}}',
+    ],
 )
 def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, content: str) -> None:
     """It only saves time, and the next measurement mends it."""

@@ -103,22 +103,38 @@ def test_an_unknown_name_gets_the_nearest_one() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("prompt_tokens", "prompt_token", "[top level]: unknown key 'prompt_token'; did you mean"),
-        ("prompt_tokens = 16", "", "[top level]: no prompt_tokens; expected"),
-        ("= 16", "= 1", "[top level]: prompt_tokens: found 1, expected a whole number from 2"),
-        ("= 16", "= true", "[top level]: prompt_tokens: found True, expected a whole number"),
+        ("prompt_tokens", "prompt_token", "unknown key 'prompt_token'; did you mean"),
+        ("prompt_tokens = 16", "", "prompt_tokens: found nothing, expected a whole number from 2"),
+        ("= 16", "= 1", "prompt_tokens: found 1, expected a whole number from 2"),
+        ("= 16", "= true", "prompt_tokens: found True, expected a whole number"),
         ("acceptance = { small", "aceptance = { small", "[domain.code]: unknown key 'aceptance'"),
         ("small = 0.5", "small = 1.5", "[domain.code.acceptance]: small: found 1.5, expected a "),
-        ("[0.75, 0.25]", "[0.75, 'x']", "[domain.code.acceptance]: large: found 'x', expected"),
+        (
+            "[0.75, 0.25]",
+            "[0.75, 'x']",
+            "[domain.code.acceptance]: large: found [0.75, 'x'], expected",
+        ),
         ("[0.75, 0.25]", "[]", "[domain.code.acceptance]: large: found [], expected a number"),
         ("small = 0.5", "plain = 0.5", "[domain.code.acceptance]: found 'plain', expected the"),
         ("small = 1 }", "smal = 1 }", "[domain.talk.acceptance]: unknown key 'smal'; did you mean"),
-        (", small = 1 }", " }", "[domain.talk.acceptance]: no small; expected small, large"),
-        ("{ large = 0.5, small = 1 }", "0.5", "[domain.talk.acceptance]: found 0.5, expected a "),
+        (
+            ", small = 1 }",
+            " }",
+            "[domain.talk.acceptance]: small: found nothing, expected a number",
+        ),
+        (
+            "{ large = 0.5, small = 1 }",
+            "0.5",
+            "[domain.talk]: acceptance: found 0.5, expected a table",
+        ),
         ("match", "macth", "[domain.code.ngram]: unknown key 'macth'; did you mean 'match'?"),
-        ("match = 0.2, ", "", "[domain.code.ngram]: no match; expected copied_share, "),
+        (
+            "match = 0.2, ",
+            "",
+            "[domain.code.ngram]: match: found nothing, expected a number from 0",
+        ),
         ("run_tokens = 8", "run_tokens = 0", "[domain.code.ngram]: run_tokens: found 0, expected"),
-        ("= 16", "= = 16", "Invalid value"),
+        ("= 16", "= = 16", "no valid TOML: Invalid value"),
     ],
 )
 def test_a_mistake_names_file_table_and_key(

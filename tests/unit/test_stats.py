@@ -103,9 +103,12 @@ def test_a_running_generation_has_a_speed_and_no_overhead_yet() -> None:
 def test_a_snapshot_does_not_change_when_more_events_come() -> None:
     """A reader in another thread may keep one."""
     stats = Stats()
-    before = stats.snapshot
+    empty = stats.snapshot
     stats.observe(round_done("code", (5,)))
-    assert before == Snapshot()
+    one_round = stats.snapshot
+    stats.observe(round_done("code", (6, 7)))
+    assert empty == Snapshot()
+    assert one_round.arms["code"].emitted == one_round.emitted == 1
 
 
 def test_begin_forgets_the_last_generation() -> None:
