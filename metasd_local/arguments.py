@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from metasd_local import __version__
 from metasd_local.errors import UsageError
 from metasd_local.options import OPTIONS, Option, nearest_hint
+from metasd_local.selection import FOR_STUDY, FOR_USE, POLICIES
 
 HELP = """\
 usage: metasd [COMMAND] [OPTIONS] ...
@@ -45,35 +46,53 @@ Options can also stand in ~/.config/metasd/config.toml or be METASD_* variables.
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What `metasd COMMAND --help` says before the options."""
+    """What runs a command, and what it takes."""
 
+    runs: str
+    """MODULE:FUNCTION inside `metasd_local.cli`; empty for the chat, which stands above it."""
+    num_words: tuple[int, ...]
+    """How many words it takes that are no options."""
     usage: str
+    """These words, as `metasd COMMAND --help` shows them."""
     description: str
+    advice: str = ""
+    """For who gave it another number of words; empty: to read the help."""
 
 
 ALIASES = {"list": "ls", "info": "show", "pull": "download", "get": "download"}
 COMMANDS: Mapping[str, Command] = {
     "chat": Command(
+        "",
+        (0, 1),
         "[POOL]",
         "Talk in the terminal, and see which drafter says what and what it gains. F1 helps.",
     ),
     "run": Command(
+        "run:run",
+        (0, 1, 2),
         "[POOL] PROMPT",
         "Answer PROMPT once. What comes through a pipe is appended to the prompt; it is the prompt "
         "if there is none, or if PROMPT is `-`.",
+        advice="put the prompt in quotes",
     ),
     "bench": Command(
+        "bench:bench",
+        (0, 1),
         "[POOL]",
         "Decode prompts of several domains with every policy, interleaved and each time with empty "
         "memories, and compare tokens per second with plain decoding. Samplers and schemes of "
         "config.toml do not count here.",
     ),
     "verify": Command(
+        "verify:verify",
+        (0, 1),
         "[POOL]",
         "Check that the pool's answers with drafts are those without: token for token, or by their "
         "law. The exit status is 1 if they are not.",
     ),
     "doctor": Command(
+        "doctor:doctor",
+        (0, 1),
         "[POOL]",
         "Say what llama.cpp can use of this machine, and of a pool whether its files are sound, "
         "its drafters fit the target, its memory suffices and drafting can pay; without POOL, of "
@@ -81,29 +100,53 @@ COMMANDS: Mapping[str, Command] = {
         "something is broken.",
     ),
     "download": Command(
+        "download:download_models",
+        (0, 1),
         "[POOL | user/repo[:QUANT] | user/repo/file.gguf]",
         "Fetch the missing files of a pool, or one model, from the Hugging Face Hub into its "
         "cache. A download that was stopped goes on where it ended when it is started again.",
     ),
-    "ls": Command("", "List the pools: those shipped and those of your own models.toml."),
-    "show": Command("POOL", "Show all that is known of a pool and where its files are."),
+    "ls": Command(
+        "models:ls",
+        (0,),
+        "",
+        "List the pools: those shipped and those of your own models.toml.",
+        advice="for one pool: metasd show POOL",
+    ),
+    "show": Command(
+        "models:show", (1,), "POOL", "Show all that is known of a pool and where its files are."
+    ),
     "add": Command(
+        "own:add",
+        (1,),
         "NAME --target FILE [--drafter FILE]...",
         "Write a pool of your own to models.toml. A drafter's name is made of its file's.",
     ),
     "rm": Command(
+        "own:rm",
+        (1,),
         "POOL",
         "Remove a pool's files from the Hugging Face cache, and the pool from your own "
         "models.toml. Files of other pools that are here and files given by path stay.",
     ),
-    "lab simulate": Command("", "Compare policies on drawn traces of acceptance; needs no models."),
+    "lab simulate": Command(
+        "lab:run_simulation",
+        (0,),
+        "",
+        "Compare policies on drawn traces of acceptance; needs no models.",
+    ),
     "lab emulate": Command(
+        "lab:run_emulation",
+        (1, 2),
         "PROFILE [POOL]",
         "Bench with real models and emulated acceptance: whether a drafter's token matches is "
         "drawn from PROFILE, a name or a .toml file.",
     ),
     "lab make-pair": Command(
-        "DIR", "Write a target and a drafter with random weights, to be used by `lab emulate`."
+        "lab:write_pair",
+        (1,),
+        "DIR",
+        "Write a target and a drafter with random weights, to be used by `lab emulate`.",
     ),
 }
 
@@ -112,13 +155,20 @@ COMMANDS: Mapping[str, Command] = {
 class Request:
     """What the command line asks for."""
 
+    arguments: Sequence[str]
+    """All of it, as typed."""
     command: str = ""
     words: tuple[str, ...] = ()
-    """What follows the command and is no option."""
-    values: Mapping[str, Any] = field(default_factory=dict)
+    """What follows the command and is no option; as many as the command takes."""
+    typed: Mapping[str, Any] = field(default_factory=dict)
     """Parsed options by field of Options; only those that were typed."""
     text: str | None = None
-    """A text to print instead of running the command: help or the version."""
+    """A text to print instead of running the command: help, policies or the version."""
+
+    @property
+    def first_word(self) -> str | None:
+        """Return it, None if there is none."""
+        return next(iter(self.words), None)
 
 
 def parse_arguments(arguments: Sequence[str]) -> Request:
@@ -127,9 +177,9 @@ def parse_arguments(arguments: Sequence[str]) -> Request:
     command, rest = _split_command(arguments[:end])
     if command is None:
         if "--version" in rest:
-            return Request(text=f"metasd {__version__}\n")
+            return Request(arguments, text=f"metasd {__version__}\n")
         if "-h" in rest or "--help" in rest:
-            return Request(text=HELP)
+            return Request(arguments, text=HELP)
         command = "chat"
     if command == "lab":
         part, rest = _split_command(rest)
@@ -137,7 +187,7 @@ def parse_arguments(arguments: Sequence[str]) -> Request:
     command = ALIASES.get(command, command)
     if command not in COMMANDS:
         if command == "lab" and {"-h", "--help"} & set(rest):
-            return Request(text=_lab_help())
+            return Request(arguments, text=_lab_help())
         hint = nearest_hint(command, COMMANDS)
         if hint or any(character.isspace() for character in command):
             hint = hint or f'; to ask it, type: metasd run "{command}"'
@@ -145,19 +195,27 @@ def parse_arguments(arguments: Sequence[str]) -> Request:
         command, rest = "chat", [command, *rest]  # the name of a pool
     parser = _parser(command)
     said, unknown = parser.parse_known_intermixed_args(rest)
-    values = {
+    typed = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in vars(said).items()
     }
-    words = (*values.pop("words"), *arguments[end + 1 :])
-    if values.pop("help"):
-        return Request(text=parser.format_help())
+    words = (*typed.pop("words"), *arguments[end + 1 :])
+    if typed.pop("help"):
+        return Request(arguments, text=parser.format_help())
     if unknown:
         name = unknown[0].partition("=")[0]
         known = [f"--{option.name}" for option in OPTIONS if command in option.commands]
         hint = nearest_hint(name, known)
         raise UsageError(f"{command} has no option {name!r}{hint} (see metasd {command} --help)")
-    return Request(command, words, values)
+    if typed.get("policy") == "help" or typed.get("policies") == ("help",):
+        return Request(arguments, text=_policies())
+    entry, num_words = COMMANDS[command], len(words)
+    if num_words not in entry.num_words:
+        raise UsageError(
+            f"found {num_words} word{'s' * (num_words != 1)}, expected {entry.usage or 'no word'}"
+            + (f"; {entry.advice}" if entry.advice else f" (see metasd {command} --help)")
+        )
+    return Request(arguments, command, words, typed)
 
 
 def _split_command(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -188,6 +246,15 @@ def _lab_help() -> str:
         if name.startswith("lab "):
             lines.append(f"  metasd {name} {command.usage}".rstrip())
             lines.append(textwrap.indent(textwrap.fill(command.description, 75), "    "))
+    return "\n".join(lines) + "\n"
+
+
+def _policies() -> str:
+    lines = []
+    width = max(len(policy.name) for policy in POLICIES)
+    for title, policies in (("for use", FOR_USE), ("for study", FOR_STUDY)):
+        lines.append(f"{title}:")
+        lines += [f"  {policy.name:{width}}  {policy.summary}" for policy in policies]
     return "\n".join(lines) + "\n"
 
 

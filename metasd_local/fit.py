@@ -18,8 +18,6 @@ from metasd_local.errors import ModelError
 from metasd_local.local import LocalDrafter, LocalPool
 from metasd_local.options import Options
 
-COSTS_FILE = "costs.json"
-
 
 def check_drafter(target: LlamaWeights, drafter: LlamaWeights) -> tuple[RuleResult, ...]:
     """Apply every rule a drafter must keep, in order; it can be used if all of them hold."""

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from metasd_local.costs import RunningCosts
 from metasd_local.errors import ModelError, UsageError
 from metasd_local.local import LocalDrafter, LocalPool, named_drafter
-from metasd_local.options import Options, nearest_hint
-from metasd_local.protocols import NGRAM, PLAIN, Policy
+from metasd_local.options import Options
+from metasd_local.protocols import NGRAM
 from metasd_local.sampling import SamplerSettings
 from metasd_local.selection.experience import Experience
-from metasd_local.selection.factory import DEFAULT_POLICY, make_policy, policy_window
-from metasd_local.selection.specification import PolicySpecification, parse_policy
+from metasd_local.selection.factory import DEFAULT_POLICY, ChosenPolicy, choose_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +31,7 @@ class Sources:
 class Plan:
     """What the options ask of a session, settled; one policy object for one session."""
 
-    specification: PolicySpecification
-    window: int
-    policy: Policy
+    chosen: ChosenPolicy
     sampling: SamplerSettings
     scheme: str
     sources: Sources
@@ -50,28 +47,28 @@ def make_plan(
 
     costs, experience: for a policy that reckons with them.
     """
-    specification = parse_policy(options.policy or DEFAULT_POLICY)
-    window = policy_window(specification, options.window)
-    policy = make_policy(specification, window, options.seed, costs or RunningCosts(), experience)
+    chosen = choose_policy(
+        options.policy or DEFAULT_POLICY,
+        window=options.window,
+        seed=options.seed,
+        costs=costs,
+        experience=experience,
+    )
     sampling = _settle_sampling(options, pool)
     return Plan(
-        specification=specification,
-        window=window,
-        policy=policy,
+        chosen=chosen,
         sampling=sampling,
         scheme=_settle_scheme(options, sampling),
-        sources=_choose_drafters(pool, options, specification),
+        sources=_choose_drafters(pool, options, chosen),
     )
 
 
-def _choose_drafters(
-    pool: LocalPool, options: Options, specification: PolicySpecification
-) -> Sources:
+def _choose_drafters(pool: LocalPool, options: Options, chosen: ChosenPolicy) -> Sources:
     """Return what the policy can choose from, and nothing it never would."""
     known = {entry.name: entry for entry in pool.drafters}
-    is_named = options.drafters is not None or specification.drafter is not None
+    wanted = chosen.arm
+    is_named = options.drafters is not None or wanted is not None
     names = options.drafters or (*known, *pool.missing, NGRAM)
-    wanted = PLAIN if specification.name == PLAIN else specification.drafter
     entries: list[LocalDrafter] = []
     notices: list[str] = []
     for name in names:
@@ -84,13 +81,8 @@ def _choose_drafters(
     if len({entry.name for entry in entries}) < len(entries):
         raise UsageError(f"--drafters {','.join(names)}: two drafters have the same name")
     has_ngram = NGRAM in names
+    chosen.check_arm([entry.name for entry in entries] + [NGRAM] * has_ngram)
     if wanted is not None:
-        arms = [entry.name for entry in entries] + [NGRAM] * has_ngram
-        if wanted not in [*arms, PLAIN]:
-            raise UsageError(
-                f"--policy {specification.text}: no drafter is named {wanted!r}; "
-                f"expected one of {', '.join(arms)}{nearest_hint(wanted, arms)}"
-            )
         entries = [entry for entry in entries if entry.name == wanted]
         has_ngram = wanted == NGRAM
     return Sources(tuple(entries), has_ngram, is_named, tuple(notices))

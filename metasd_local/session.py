@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from metasd_local.engine import Engine
@@ -79,7 +78,6 @@ class Session:
         vocabulary: Vocabulary,
         template: ChatTemplate,
         interrupt: Interrupt,
-        resources: ExitStack,
         system: str | None = None,
         stop_strings: Sequence[str] = (),
         thinks: bool | None = None,
@@ -93,7 +91,6 @@ class Session:
         self._vocabulary = vocabulary
         self._template = template
         self._interrupt = interrupt
-        self._resources = resources
         self._stop_strings = stop_strings
         self._thinks = thinks
         self._clock = clock
@@ -154,10 +151,6 @@ class Session:
     def interrupt(self) -> None:
         """Stop the running generation; it ends with the finish reason `cancelled`."""
         self._interrupt.set()
-
-    def close(self) -> None:
-        """Free the models."""
-        self._resources.close()
 
     def _keep(self, answer: _Answer) -> None:
         """Add the answer to the conversation; without a single token there was no turn."""

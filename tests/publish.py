@@ -6,15 +6,47 @@ Without arguments all tables are made anew from the documents that are kept.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metasd_local.bench.report import UNKNOWN, readme_table, replace_block
+from metasd_local.bench.report import UNKNOWN, escape, facts, markdown_table, tables
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ROOT / "tests/data/bench"
+
+
+SPEEDUPS, DETAILS = "Speed-up over plain", "Details"
+SHOWN_DETAILS = ("of best", "accepted", "overhead")
+SHOWN_FACTS = (
+    *("pool", "machine", "threads", "temperature", "scheme", "most tokens", "idle", "commit"),
+)
+
+
+def bench_table(document: Mapping[str, Any]) -> str:
+    """Return the speed-ups as one Markdown table, and in a sentence what they were measured on.
+
+    Of the long answers if any domain has valid ones, else of the short ones.
+    """
+    found = tables(document)
+    titles = [title for title in found if title.startswith(SPEEDUPS)]
+    has_long = any(total["speedup"] is not None for total in document["summary"].values())
+    title = titles[0] if has_long else titles[-1]
+    heading, *policies = found[title.replace(SPEEDUPS, DETAILS)]
+    shown = [heading.index(name) for name in SHOWN_DETAILS]
+    empty = [""] * len(heading)
+    details = [heading, empty, empty, *policies]  # empty beside answers and loops
+    rows = [
+        [*speedups, *(row[index] for index in shown)]
+        for speedups, row in zip(found[title], details, strict=True)
+    ]
+    known = dict(facts(document))
+    said = ", ".join(f"{name} {escape(known[name])}" for name in SHOWN_FACTS if name in known)
+    command = known["command"].replace("`", "'")
+    emulated = "Emulated acceptance, real compute: " if document["emulated"] else ""
+    return f"{emulated}{title}:\n\n{markdown_table(rows)}\n\n`{command}`: {said}.\n"
 
 
 def peer_table(document: Mapping[str, Any]) -> str:
@@ -44,11 +76,21 @@ def peer_table(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def replace_block(readme: str, name: str, block: str) -> str:
+    """Put a block between `<!-- bench: NAME -->` and the next `<!-- end -->` of a text."""
+    pattern = rf"(<!-- bench: {re.escape(name)} -->\n).*?(<!-- end -->)"
+    replaced, count = re.subn(
+        pattern, lambda match: match[1] + block + match[2], readme, flags=re.DOTALL
+    )
+    assert count == 1, f"found {count} places for the table {name!r}, expected one"
+    return replaced
+
+
 def published(readme: str) -> str:
     """Return the README with every table as its document has it."""
     for path in sorted(DOCUMENTS.glob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
-        make = peer_table if "llama_server" in document else readme_table
+        make = peer_table if "llama_server" in document else bench_table
         readme = replace_block(readme, path.stem, make(document))
     return readme
 

@@ -9,11 +9,11 @@ from typing import TypeAlias, cast
 
 from metasd_local.cli import main
 from metasd_local.cli.surroundings import Surroundings
-from metasd_local.compose import open_pool
+from metasd_local.compose import OpenPool
 from metasd_local.events import Event, GenerationDone, PromptRead, RoundDone, TextPiece
 from metasd_local.options import Options
 from metasd_local.sampling import SamplerSettings
-from metasd_local.session import Session, Setup
+from metasd_local.session import Setup
 from tui.start import chat
 
 ROUND = RoundDone(
@@ -91,7 +91,6 @@ class ScriptedSession:
     prompt_tokens: Sequence[int] = (1, 2, 3)
     sent: list[tuple[str, int, int | None]] = field(default_factory=list)
     num_interrupts: int = 0
-    is_closed: bool = False
 
     def send(self, text: str, *, seed: int, max_tokens: int | None) -> Iterator[Event]:
         """Play the script up to its last event once it is interrupted."""
@@ -115,6 +114,20 @@ class ScriptedSession:
         """Count."""
         self.num_interrupts += 1
 
+
+class ScriptedPool:
+    """A pool of one session; its interrupt is the session's."""
+
+    def __init__(self, session: ScriptedSession) -> None:
+        self.interrupt = self
+        self.set = session.interrupt
+        self.is_closed = False
+        self._session = session
+
+    def session(self, _: Options) -> ScriptedSession:
+        """Return the one there is."""
+        return self._session
+
     def close(self) -> None:
         """Remember."""
         self.is_closed = True
@@ -134,6 +147,7 @@ class Shell:
         on_open: Callable[[Callable[[float], bool]], None] | None = None,
     ) -> None:
         self.session = session or ScriptedSession()
+        self.pool = ScriptedPool(self.session)
         self.opened: list[tuple[Options, str | None]] = []
         self._stdin = stdin or Terminal()
         self._stdout = stdout or io.StringIO()
@@ -150,8 +164,7 @@ class Shell:
                 stdout=self._stdout,
                 stderr=self._stderr,
                 environment=self._environment,
-                open_session=self._open,
-                open_pool=open_pool,
+                open_pool=self._open,
                 names_pool=lambda text: text in ("starter", "big"),
                 chat=chat,
             ),
@@ -169,8 +182,8 @@ class Shell:
 
     def _open(
         self, options: Options, pool: str | None, *, on_progress: Callable[[float], bool]
-    ) -> Session:
+    ) -> OpenPool:
         self.opened.append((options, pool))
         if self._on_open is not None:
             self._on_open(on_progress)
-        return cast(Session, self.session)
+        return cast(OpenPool, self.pool)

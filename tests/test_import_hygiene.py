@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     # Behind the seams
     "selection": {"protocols", "events", "errors", "options", "costs", "numpy"},
     "drafters": {"protocols", "events", "errors", "numpy"},
-    "backend": {*CORE, "model_files", "numpy", "llama_cpp"},
+    "backend": {*CORE, "model_files", "sampling", "numpy", "llama_cpp"},
     # Texts and files
     "text": CORE,
     "meter": {"errors", "jinja2"},
@@ -42,9 +42,11 @@ ALLOWED: dict[str, set[str]] = {
     "template": {"protocols", "errors", "text", "meter", "sandbox", "jinja2"},
     "values": set(),
     "options": {"values", "errors"},
-    "config": {"options", "errors"},
+    "toml_tables": {"options", "values", "errors"},
+    "config": {"options", "toml_tables", "errors"},
     "catalogue": {
-        *("config", "options", "values", "repository", "protocols", "sampling", "errors"),
+        *("config", "options", "toml_tables", "values", "repository", "protocols", "sampling"),
+        "errors",
     },
     "own_pools": {"catalogue", "errors"},
     "found": {"backend", "drafters", "model_files", "repository", "errors"},
@@ -61,6 +63,7 @@ ALLOWED: dict[str, set[str]] = {
         *("catalogue", "hub", "model_files", "options", "repository", "transfer", "errors"),
     },
     "download": {"download_plan", "hub", "removal", "transfer", "errors"},
+    "kept": {"costs", "selection", "state"},
     "starter": set(),
     # From the round up to the user
     "engine": {*CORE, "verify", "sampling"},
@@ -69,11 +72,11 @@ ALLOWED: dict[str, set[str]] = {
     "bench": {
         *("protocols", "events", "errors", "stats", "costs", "options", "selection", "numpy"),
     },
-    "selftest": {*CORE, "options", "sampling", "selection", "session", "numpy"},
+    "selftest": {*CORE, "options", "sampling", "selection", "session", "compose", "numpy"},
     "lab": {
         *CORE,
-        *("verify", "sampling", "engine", "session", "selection", "drafters", "costs", "options"),
-        *("bench", "stats", "backend", "values", "numpy", "gguf"),
+        *("engine", "selection", "drafters", "costs", "options", "bench", "backend"),
+        *("toml_tables", "values", "numpy", "gguf"),
     },
     "local": {
         *("catalogue", "config", "hub", "model_files", "options", "protocols", "repository"),
@@ -87,24 +90,22 @@ ALLOWED: dict[str, set[str]] = {
     },
     "compose": {
         *CORE,
-        *("backend", "drafters", "selection", "fit", "local"),
-        *("catalogue", "options", "plan", "template", "starter"),
-        *("verify", "sampling", "costs", "state", "engine", "session", "lab"),
-        "numpy",
+        *("backend", "drafters", "fit", "kept", "local", "options", "plan", "template"),
+        *("verify", "costs", "engine", "session"),
     },
     "replay": {"trace", "events", "errors", "options", "sampling", "session"},
-    "arguments": {"__init__", "options", "errors"},
+    "arguments": {"__init__", "options", "selection", "errors"},
     "cli": {
         *("arguments", "config", "options", "errors", "events", "stats", "trace", "text"),
-        *("selection", "session", "plan", "compose", "costs", "bench", "selftest", "lab"),
-        *("protocols", "replay", "numpy"),
+        *("selection", "session", "compose", "costs", "bench", "selftest", "lab"),
+        *("protocols", "replay", "drafters", "kept", "numpy"),
         *("catalogue", "hub", "local", "own_pools", "found", "removal", "doctor", "interrupt"),
-        *("repository", "transfer", "download_plan", "download", "model_files", "fit"),
+        *("repository", "download_plan", "download", "model_files"),
     },
     "__main__": {"cli", "selection", "tui"},
     "tui": {
         *("session", "events", "stats", "trace", "catalogue", "config", "options", "errors"),
-        *("compose", "local", "plan", "text", "replay", "cli"),
+        *("compose", "local", "plan", "state", "text", "replay", "cli"),
         *("textual", "rich", "markdown_it", "pygments"),
     },
 }

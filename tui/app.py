@@ -1,8 +1,7 @@
-"""The chat application: what is where, which keys do what, and drawing what happened."""
+"""The chat application: what is where, and drawing what happened."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -12,25 +11,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import getters, on
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, Static, TextArea
 
-from metasd_local.errors import MetasdError, UsageError
+from metasd_local.errors import MetasdError
 from metasd_local.options import Options
 from tui.board import Board
-from tui.commands import COMMANDS, Command, complete, find_command, hints, is_command
-from tui.complaints import complaining
+from tui.commands import BINDINGS, BY_NAME, COMMANDS, complete, find_command, hints, is_command
 from tui.conversation import Conversation
 from tui.desk import Changes, Desk
 from tui.help import help_text
-from tui.jobs import obey_shell, suspend
-from tui.keys import KEYS, KEYS_BY_NAME, key_name
+from tui.keys import KEYS, key_name
 from tui.marks import Legend
 from tui.memory import read_memory, write_memory
-from tui.outside import edit_outside
+from tui.outside import obey_shell
 from tui.pace import Pace
 from tui.panel import panel
 from tui.prompt import Prompt
@@ -38,17 +35,17 @@ from tui.screens import ChatsScreen, HelpScreen
 from tui.settings import SettingsScreen
 from tui.show import redraw
 from tui.transcript import Transcript
-from tui.welcome import Welcome
+from tui.welcome import welcome
 
 if TYPE_CHECKING:
     from metasd_local.compose import OpenPool
+    from metasd_local.replay import Recording
 
 REFRESH_S = 0.25
 """How often figures change that are read, not followed."""
-ACTIONS = {key.action.partition("(")[0] for key in KEYS}
-ALWAYS = ("quit", "command_palette")
-COMPLAINT_S = 10.0
-"""How long a complaint stays on the screen."""
+ALWAYS = (("exit",), ("palette",))
+"""Commands whose keys work below another screen."""
+LEAVE = "Ctrl+C once more leaves; selected text would have been copied"
 WIDE = 120
 """Columns from which the panel has room."""
 
@@ -57,13 +54,13 @@ class ChatApp(App[None]):
     """A chat with one pool of models.
 
     open_pool: as `compose.open_pool`, with `on_progress` its only keyword; called in the thread
-    that holds the models. policies: names to complete after `/policy`. keymap: keys by the id of
-    what they do, as `keys.read_keymap` returns them.
+    that holds the models. policies: names to complete after `/policy`. keymap: keys by the name of
+    the command, as `keys.read_keymap` returns them. recordings: what the chat asks by itself.
     """
 
     TITLE = "metasd"
     CSS_PATH = "chat.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [*KEYS]
+    BINDINGS: ClassVar[list[BindingType]] = [*BINDINGS]
 
     prompt = getters.query_one(Prompt)
     transcript = getters.query_one(Transcript)
@@ -77,12 +74,13 @@ class ChatApp(App[None]):
         chats_path: Path | None,
         state_path: Path,
         policies: Sequence[str] = (),
-        keymap: Mapping[str, str] | None = None,
+        keymap: Mapping[str, str] = KEYS,
+        recordings: Iterable[Recording] = (),
     ) -> None:
         super().__init__()
-        self.keymap = dict(keymap or {})
+        self.keymap = dict(keymap)
         self.set_keymap(self.keymap)
-        self.desk = Desk(open_pool, options, chats_path)
+        self.desk = Desk(open_pool, options, chats_path, recordings)
         self.policies = policies
         self.legend = Legend()
         self._state_path = state_path
@@ -97,15 +95,14 @@ class ChatApp(App[None]):
     def compose(self) -> ComposeResult:
         """Yield the conversation and the panel, and below them what is one line each."""
         with Horizontal(id="middle"):
-            with Vertical(id="conversation"):
-                yield Transcript(self.legend, self.key_of("reasoning"))
+            yield Transcript(self.legend, self.key_of("reasoning"))
             with VerticalScroll(id="side", can_focus=False):
                 yield Static(id="panel")
         yield Board()
         yield Prompt()
         yield Footer(compact=True, show_command_palette=False)
 
-    async def on_mount(self) -> None:
+    def on_mount(self) -> None:
         """Show the empty conversation and begin to load."""
         if self._memory.theme in self.available_themes:
             self.theme = self._memory.theme
@@ -122,44 +119,56 @@ class ChatApp(App[None]):
         self._refresh()
         self._begin_drawing()
 
-    async def on_unmount(self) -> None:
+    def on_unmount(self) -> None:
         """Free the models."""
         self.desk.close()
 
     # What is typed
 
     @on(Prompt.Sent)
-    async def _send(self, event: Prompt.Sent) -> None:
-        self.clear_notifications()
-        try:
-            if is_command(event.text):
-                self.prompt.remember(event.text)
-                command, rest = find_command(event.text)
-                await command(self, rest)
-            else:
-                await self._ask(event.text[event.text.startswith("//") :])
-        except MetasdError as error:
+    def _send(self, event: Prompt.Sent) -> None:
+        if is_command(event.text):
+            self.prompt.remember(event.text)
+            self._complaining(self._run_line, event.text)
+            return
+        typed = event.text[event.text.startswith("//") :]
+        if self._complaining(self.ask, self.prompt.with_files(typed), self.prompt.editing):
+            self.prompt.remember(typed)
+            self.prompt.reset()
+        else:
             self.prompt.put(event.text + self.prompt.text)
-            self.complain(str(error))
-        self._begin_drawing()
 
-    async def _ask(self, typed: str) -> None:
-        prompt, first = self.prompt, self.prompt.editing
-        turn = self.desk.ask(prompt.with_files(typed), first=first)
-        prompt.was_sent(typed)
-        if first is not None:
-            await self.transcript.show(self.desk.chat.turns[:-1])
-        await self.transcript.add(turn)
-
-    @on(Welcome.Chosen)
-    def _offer(self, event: Welcome.Chosen) -> None:
-        self.prompt.focus().put(event.text)
+    def _run_line(self, line: str) -> None:
+        command, rest = find_command(line)
+        command.run(self, rest)
 
     @on(TextArea.Changed, "Prompt")
     def _hint(self) -> None:
+        if self.board.told == LEAVE:
+            self.tell("")
         line = self.prompt.text
         is_command = line.startswith("/") and "\n" not in line
         self.board.hint(hints(self, line) if is_command else [])
+
+    def action_command(self, name: str) -> None:
+        """Run a command without its text, or let the user type it if it needs one."""
+        command = BY_NAME[name]
+        if command.usage and not command.usage.startswith("["):
+            self.prompt.put(f"/{name} ")
+        else:
+            self._complaining(command.run, self, "")
+
+    def _complaining(self, work: Callable[..., None], *arguments: object) -> bool:
+        """Do something, or say why it cannot be done and return False."""
+        self.board.tell("")
+        try:
+            work(*arguments)
+        except MetasdError as error:
+            self.board.tell(str(error), is_error=True)
+            return False
+        finally:
+            self._begin_drawing()
+        return True
 
     # What happens
 
@@ -173,27 +182,31 @@ class ChatApp(App[None]):
             self._timer.stop()
         self._timer = self.set_timer(pause_s, self._draw)
 
-    async def _draw(self) -> None:
+    def _draw(self) -> None:
         """Show what happened; then wait so long that the screen takes its share of a core."""
         try:
-            await self._show(self.desk.poll())
+            self._show(self.desk.poll())
         except NoMatches:  # the user leaves, and the widgets go before the timer
             return
         if self.desk.is_busy:
             self._draw_in(self._pace.pause_s())
-        else:
-            self.is_drawing = False
+            return
+        self.is_drawing = False
+        recorded = self.desk.next_recorded() if self.desk.setup else None
+        if recorded is not None:
+            self.prompt.post_message(Prompt.Sent(recorded))
 
-    async def _show(self, changes: Changes) -> None:
+    def _show(self, changes: Changes) -> None:
         desk = self.desk
         if changes.is_ready and desk.setup is not None:
             for arm in desk.setup.drafters:
                 self.legend.sign(arm)
-            if not desk.chat.turns:
-                await self._show_welcome()
-        if changes.was_taken_back:
-            self.prompt.take_back()
-        await self.transcript.draw(changes, desk)
+            self.transcript.greet(welcome(desk.setup))
+        if changes.taken_back and not self.prompt.text:
+            self.prompt.put(changes.taken_back)
+        if changes.errors or changes.ended:
+            self.board.tell("")  # it may no longer be true
+        self.transcript.draw(changes, desk)
         if not desk.is_answering or time.monotonic() - self._refreshed_s >= REFRESH_S:
             self._refresh()
 
@@ -216,72 +229,78 @@ class ChatApp(App[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer nothing below another screen but to leave, and no panel that has no room."""
         if len(self.screen_stack) > 1 and self.screen.is_modal:
-            return action in ALWAYS or action not in ACTIONS
-        return action != "switch_panel" or self.size.width >= WIDE
+            return action != "command" or parameters in ALWAYS
+        return parameters != ("panel",) or self.size.width >= WIDE
 
     def on_resize(self) -> None:
         """Fold or unfold the panel, once the new size is known."""
         self.call_later(self._refresh)
+        self.call_later(self.refresh_bindings)
 
     def key_of(self, name: str) -> str:
-        """Return the keys of an action, given its id, as they are written on a keyboard."""
-        return key_name(self.keymap.get(name, KEYS_BY_NAME[name]))
+        """Return the keys of a command as they are written on a keyboard."""
+        return key_name(self.keymap[name])
 
-    async def _show_welcome(self) -> None:
-        setup = self.desk.setup
-        await self.transcript.show([], *([Welcome(setup)] if setup else ()))
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Yield Textual's commands and ours."""
+        for command in COMMANDS:
+            run = partial(self.action_command, command.name)
+            title = f"/{command.name} · {command.summary}"
+            yield SystemCommand(title, key_name(self.keymap.get(command.name, "")), run)
+        yield from super().get_system_commands(screen)
 
-    def complain(self, text: str) -> None:
-        """Say what was wrong."""
-        self.clear_notifications()
-        self.notify(text, severity="error", timeout=COMPLAINT_S, markup=False)
+    def _remember(self) -> None:
+        self._memory.theme = self.theme
+        write_memory(self._state_path, self._memory)
 
-    # What the user can do, by key, palette or command
+    # What commands ask for
 
-    async def show_chat(self, chat: Conversation) -> None:
-        """Go on with another conversation."""
-        self.desk.check_idle()
-        self.desk.chat = chat
-        self.desk.live.begin()
-        self.prompt.editing = None
-        if chat.turns:
-            await self.transcript.show(chat.turns)
-        else:
-            await self._show_welcome()
+    def tell(self, text: str) -> None:
+        """Say what a command did, beside the prompt."""
+        self.board.tell(text)
+
+    def say(self, text: str) -> None:
+        """Say something in the conversation."""
+        self.transcript.say(text)
+
+    def ask(self, question: str, first: int | None = None, *, new_seed: bool = False) -> None:
+        """Ask, in the place of the turns from `first` on if it is given. Raises MetasdError."""
+        turn = self.desk.ask(question, first=first, new_seed=new_seed)
+        if first is not None:
+            self.transcript.show(self.desk.chat.turns[:-1])
+        self.transcript.add(turn)
+
+    def show_chat(self, chat: Conversation) -> None:
+        """Go on with a conversation, which may be a new one. Raises UsageError."""
+        self.desk.go_on_with(chat)
+        self.prompt.reset()
+        self.transcript.show(chat.turns)
         self._refresh()
 
     def change_options(self, **changes: Any) -> None:
         """Use other options from the next answer on. Raises MetasdError."""
-        self.desk.change(**changes)
-        said = []
-        for name, value in changes.items():
-            values = value if isinstance(value, tuple) else ["default" if value is None else value]
-            said.append(f"{name} = {', '.join(map(str, values))}")
-        self.clear_notifications()
-        self.notify(f"from the next answer on: {'; '.join(said)}", markup=False)
+        self.tell(f"from the next answer on: {self.desk.change(**changes)}")
         self._begin_drawing()
 
-    @complaining
-    async def action_regenerate(self) -> None:
-        """Answer the last question again."""
-        turns = self.desk.chat.turns
-        if not turns:
-            raise UsageError("there is no question yet")
-        turn = self.desk.ask(turns[-1].question, first=len(turns) - 1, new_seed=True)
-        self.prompt.nothing_sent()
-        await self.transcript.show(turns[:-1])
-        await self.transcript.add(turn)
-        self._begin_drawing()
+    def show_help(self) -> None:
+        """Show keys and commands."""
+        self.push_screen(HelpScreen(help_text(self.keymap)))
 
-    @complaining
-    async def action_undo(self) -> None:
-        """Take the last question back into the prompt."""
-        turn = self.desk.undo()
-        await self.transcript.show(self.desk.chat.turns)
-        self.prompt.put(turn.question)
-        self._begin_drawing()
+    def show_settings(self, first: str) -> None:
+        """Show the settings, beginning with the one that is named."""
+        policies = [line.removeprefix("/policy ") for line in complete(self, "/policy ")]
+        self.push_screen(SettingsScreen(self.desk, policies, self.change_options, first))
 
-    def action_stop(self) -> None:
+    def show_chats(self, search: str) -> None:
+        """Show the list of conversations."""
+
+        def go_on(chat_id: int | None) -> None:
+            if chat_id is not None:
+                self._complaining(lambda: self.show_chat(self.desk.store.load(chat_id)))
+
+        self.push_screen(ChatsScreen(self.desk.store, self.desk.chat.id, search), go_on)
+
+    def stop(self) -> None:
         """Stop the answer, else put away what is being typed."""
         if self.desk.is_answering:
             self.desk.stop()
@@ -291,96 +310,41 @@ class ChatApp(App[None]):
         self._refresh()
 
     def action_help_quit(self) -> None:
-        """Ctrl+C with nothing selected: stop the answer, else say how to leave."""
+        """Ctrl+C with nothing selected: stop the answer, else leave at the second press."""
         if self.desk.is_answering:
-            self.action_stop()
+            self.stop()
+        elif self.board.told == LEAVE:
+            self.leave()
         else:
-            self.notify(
-                f"{self.key_of('quit')} leaves; selected text would have been copied", markup=False
-            )
+            self.tell(LEAVE)
 
-    @complaining
-    async def action_new(self) -> None:
-        """Begin a new conversation."""
-        await self.show_chat(Conversation(system=self.desk.options.system))
+    def leave(self) -> None:
+        """End the application."""
+        self.exit()
 
-    def action_help(self) -> None:
-        """Show keys and commands."""
-        self.push_screen(HelpScreen(help_text(self.keymap)))
-
-    def action_settings(self, first: str = "") -> None:
-        """Show the settings, beginning with the one that is named."""
-        policies = [line.removeprefix("/policy ") for line in complete(self, "/policy ")]
-        self.push_screen(SettingsScreen(self.desk, policies, self.change_options, first))
-
-    def action_chats(self) -> None:
-        """Show the list of conversations."""
-        self.push_screen(ChatsScreen(self.desk.store, self.desk.chat.id), self._go_on)
-
-    @complaining
-    async def _go_on(self, chat_id: int | None) -> None:
-        if chat_id is not None:
-            await self.show_chat(self.desk.store.load(chat_id))
-
-    async def action_switch_view(self) -> None:
+    def switch_view(self) -> None:
         """Show answers as tokens or as Markdown."""
         self._memory.shows_tokens = not self._memory.shows_tokens
-        await self.transcript.choose_view(shows_tokens=self._memory.shows_tokens)
+        self.transcript.choose_view(shows_tokens=self._memory.shows_tokens)
         self._remember()
         self._refresh()
 
-    def action_switch_panel(self) -> None:
+    def switch_panel(self) -> None:
         """Show or fold the panel."""
         self._memory.shows_panel = not self._memory.shows_panel
         self._remember()
         self._refresh()
 
-    def action_reasoning(self) -> None:
+    def toggle_reasoning(self) -> None:
         """Open or fold the reasoning of all answers."""
         self.transcript.toggle_reasoning()
 
-    async def action_copy(self) -> None:
-        """Copy the last code block, else the last answer."""
-        await self.run_command(find_command("/copy")[0])
-
-    @complaining
-    async def action_editor(self) -> None:
-        """Write the question in $VISUAL or $EDITOR."""
-        self.prompt.put(edit_outside(self, self.prompt.text))
-
-    def action_scroll_page(self, direction: int) -> None:
+    def scroll_page(self, direction: int) -> None:
         """Scroll the conversation by a page."""
         self.transcript.turn_page(direction)
-        self._refresh()
+        self.call_after_refresh(self._refresh)  # which tells where the end is
 
-    def action_follow(self) -> None:
+    def follow(self) -> None:
         """Go to the end of the conversation and stay there."""
         self.transcript.follow()
         self._refresh()
-
-    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """Yield Textual's commands and ours."""
-        for command in COMMANDS:
-            title = f"/{command.name} {command.usage}".rstrip()
-            yield SystemCommand(title, command.summary, partial(self.run_command, command))
-        with_command = {command.action for command in COMMANDS} | {"quit", "command_palette"}
-        for key in KEYS:
-            if key.action not in with_command:
-                run = partial(self.run_action, f"app.{key.action}")
-                yield SystemCommand(key.description, key.tooltip, run)
-        if os.name != "nt":
-            yield SystemCommand("Suspend", "go back to the shell, where `fg` goes on", suspend)
-        yield from super().get_system_commands(screen)
-
-    @complaining
-    async def run_command(self, command: Command) -> None:
-        """Run a command without its text, or let the user type it if it needs one."""
-        if command.usage and not command.usage.startswith("["):
-            self.prompt.put(f"/{command.name} ")
-            self.prompt.focus()
-            return
-        await command(self)
-
-    def _remember(self) -> None:
-        self._memory.theme = self.theme
-        write_memory(self._state_path, self._memory)

@@ -1,4 +1,4 @@
-"""The lines between the conversation and the prompt: legend, status, what a command may be."""
+"""The lines between the conversation and the prompt: legend, status, and what is to be said."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ MOST_HINTS = 8
 class Board(Vertical):
     """Shows how the decoding goes in one line, and around it what is needed now and then."""
 
+    told = ""
+    """What is said now."""
+
     def compose(self) -> ComposeResult:
-        """Yield the three."""
-        yield Static(id="legend")
-        yield Static(id="status")
-        yield Static(id="hints")
+        """Yield a line for each."""
+        for name in ("legend", "status", "notice", "hints"):
+            yield Static(id=name)
 
     def draw(
         self, desk: Desk, legend: Legend, *, has_panel: bool, has_legend: bool, end_key: str
@@ -34,24 +36,27 @@ class Board(Vertical):
 
         end_key: what brings to the end of the conversation; empty there.
         """
-        line = self.query_one("#legend", Static)
-        line.display = has_legend and bool(legend.arms)
-        redraw(line, legend_line(legend))
-        redraw(
-            self.query_one("#status", Static), _status(desk, has_panel=has_panel, end_key=end_key)
-        )
+        self._show("legend", legend_line(legend) if has_legend and legend.arms else None)
+        self._show("status", _status(desk, has_panel=has_panel, end_key=end_key))
+
+    def tell(self, text: str, *, is_error: bool = False) -> None:
+        """Say what a command did, or what was wrong with it, until the next one."""
+        self.told = text
+        self._show("notice", plain(text, "$text-error" if is_error else "") if text else None)
 
     def hint(self, found: Sequence[tuple[str, str]]) -> None:
         """Show what a line may become, and what each is about."""
-        box = self.query_one("#hints", Static)
-        if not found and not box.display:  # most keys type no command, and an update is a layout
-            return
-        box.display = bool(found)
         width = max((len(name) for name, _ in found), default=0)
         lines = [f"{name:{width}}  {summary}".rstrip() for name, summary in found[:MOST_HINTS]]
         if len(found) > MOST_HINTS:
             lines[-1] = f"… {len(found) - MOST_HINTS + 1} more, Tab completes"
-        box.update(plain("\n".join(lines)))
+        self._show("hints", plain("\n".join(lines)) if lines else None)
+
+    def _show(self, name: str, content: Content | None) -> None:
+        line = self.query_one(f"#{name}", Static)
+        line.display = content is not None
+        if content is not None:
+            redraw(line, content)
 
 
 def _status(desk: Desk, *, has_panel: bool, end_key: str) -> Content:

@@ -6,7 +6,7 @@ import dataclasses
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from metasd_local.errors import MetasdError, UsageError
 from metasd_local.events import Notice, RoundDone, TextPiece
 from metasd_local.options import Options
-from tui.conversation import Conversation, Mark, Turn
+from tui.conversation import Conversation, Turn
 from tui.figures import answer_line
 from tui.live import Live
 from tui.marks import MarkFinder
@@ -23,6 +23,7 @@ from tui.worker import Answered, Failed, Loading, ModelThread, Question, Ready, 
 
 if TYPE_CHECKING:
     from metasd_local.compose import OpenPool
+    from metasd_local.replay import Recording
     from metasd_local.session import Setup
 
 Job: TypeAlias = Literal["load", "configure", "answer"]
@@ -39,16 +40,17 @@ class Changes:
 
     answer: str = ""
     """Text the answer grew by."""
-    marks: list[Mark] = field(default_factory=list)
-    """Who drafted that text."""
     notices: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
+    errors: list[MetasdError] = field(default_factory=list)
     is_ready: bool = False
     """Whether a session with new settings began."""
     ended: Turn | None = None
     """The turn whose answer is complete."""
-    was_taken_back: bool = False
-    """Whether there was no answer: the conversation is what it was before the question."""
+    taken_back: str | None = None
+    """The question, if there was no answer: the conversation is what it was before.
+
+    Empty if the question is still in it.
+    """
 
 
 class Desk:
@@ -59,13 +61,14 @@ class Desk:
         open_pool: Callable[..., OpenPool],
         options: Options,
         chats_path: Path | None,
+        recordings: Iterable[Recording] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.options = options
         self.setup: Setup | None = None
         self.drafters: tuple[str, ...] = ()
         """All that are loaded."""
-        self.chat = Conversation(system=options.system)
+        self.chat = self.new_chat()
         self.live = Live()
         self.loaded = 0.0
         """The share of the models that is loaded."""
@@ -80,6 +83,7 @@ class Desk:
         self._paths: dict[str, str] = {}
         """Of the drafters that the user gave as files, by name."""
         self._thread = ModelThread(open_pool)
+        self._recordings = iter(recordings)
         self._clock = clock
         self._seed = 0
         self._marks = MarkFinder()
@@ -117,18 +121,29 @@ class Desk:
         self._jobs.append("load")
         self._thread.open(self.options)
 
-    def change(self, **changes: Any) -> None:
-        """Use other options from the next answer on, loading models if need be.
+    def new_chat(self) -> Conversation:
+        """Return an empty conversation."""
+        return Conversation(system=self.options.system)
+
+    def go_on_with(self, chat: Conversation) -> None:
+        """Hold another conversation. Raises UsageError."""
+        self.check_idle()
+        self.chat = chat
+        self.live.begin()
+
+    def change(self, **changes: Any) -> str:
+        """Use other options from the next answer on, loading models if need be; return them.
 
         drafters: names or paths; None for those the models were loaded with. system: of this
         conversation. Raises UsageError.
         """
-        system = changes.pop("system", self.chat.system)
+        said = "; ".join(f"{name.replace('_', '-')} = {_said(changes[name])}" for name in changes)
+        if "system" in changes:
+            self.chat.system = changes.pop("system")
+            self.save()
         if changes:
             self._change(changes)
-        if system != self.chat.system:
-            self.chat.system = system
-            self.save()
+        return said
 
     def _change(self, changes: Mapping[str, Any]) -> None:
         # Imported when needed: it loads numpy.
@@ -142,7 +157,9 @@ class Desk:
         is_other_pool = pool.target != find_pool(self._opened.pool).target
         if "drafters" in changes:
             chosen = tuple(self._paths.get(name, name) for name in asked.drafters or ())
-            asked = dataclasses.replace(asked, drafters=chosen or self._opened.drafters)
+            # What could not be loaded is no choice.
+            known = self._opened.drafters if self.setup else None
+            asked = dataclasses.replace(asked, drafters=chosen or known)
         elif is_other_pool:
             asked = dataclasses.replace(asked, drafters=None)
         wanted = make_plan(asked, pool).sources
@@ -178,6 +195,13 @@ class Desk:
             Question(text, self.chat.system, history, self._seed, self.options.max_tokens)
         )
         return turn
+
+    def next_recorded(self) -> str | None:
+        """Return what was typed next when a trace was written, and take its seed."""
+        for recording in self._recordings:
+            self.options = dataclasses.replace(self.options, seed=recording.seed)
+            return recording.typed
+        return None
 
     def check_idle(self) -> None:
         """Raise UsageError while an answer is given."""
@@ -234,19 +258,23 @@ class Desk:
                 case Answered():
                     self._jobs.popleft()
                     self._end(changes)
-                case Failed(reason):
-                    changes.errors.append(reason)
+                case Failed(error):
+                    changes.errors.append(error)
                     match self._jobs.popleft():
                         case "answer":
                             self._take_back(changes)
-                        case "load":
-                            self.options = self._opened = self._settled
+                        case "load" if self.drafters and self.options is not self._settled:
+                            said = f"{error}; the models there were come back"
+                            changes.errors[-1] = MetasdError(said)
+                            self.options = self._settled
+                            self.open()
                         case "configure":
                             self.options = self._settled
         if changes.answer and self._clock() - self._saved_s >= SAVE_EVERY_S:
             self.save()
         if self.store_error:
-            self._notice(changes.errors, self.store_error)
+            if self._is_new(self.store_error):
+                changes.errors.append(MetasdError(self.store_error))
             self.store_error = ""
         return changes
 
@@ -263,7 +291,8 @@ class Desk:
         if isinstance(event, RoundDone):
             self._marks.add_round(event.arm, event.accepted, step.pieces)
         elif isinstance(event, Notice):
-            self._notice(changes.notices, event.text)
+            if self._is_new(event.text):
+                changes.notices.append(event.text)
         elif isinstance(event, TextPiece):
             marks = self._marks.find(event.text)
             if event.kind == "reasoning":
@@ -272,7 +301,6 @@ class Desk:
                 turn.answer += event.text
                 turn.marks += marks
                 changes.answer += event.text
-                changes.marks += marks
 
     def _end(self, changes: Changes) -> None:
         snapshot = self.live.snapshot
@@ -297,17 +325,25 @@ class Desk:
     def _take_back(self, changes: Changes) -> None:
         """Make the conversation what it was before the question."""
         self.is_stopping = False
-        self.chat.cut(len(self.chat.turns) - 1)
+        [turn] = self.chat.cut(len(self.chat.turns) - 1)
         self.chat.turns += self._replaced
         self.save()
-        changes.was_taken_back = True
-        changes.answer, changes.marks = "", []
+        is_kept = any(turn.question == each.question for each in self._replaced)
+        changes.taken_back = "" if is_kept else turn.question
+        changes.answer = ""
 
-    def _notice(self, into: list[str], text: str) -> None:
-        """Say something, but not twice: every session repeats what was refused."""
-        if text not in self._seen_notices:
-            self._seen_notices.add(text)
-            into.append(text)
+    def _is_new(self, text: str) -> bool:
+        """Tell whether something was not said yet: every session repeats what was refused."""
+        is_new = text not in self._seen_notices
+        self._seen_notices.add(text)
+        return is_new
+
+
+def _said(value: object) -> str:
+    """Return an option's value as it is typed."""
+    if value is None:
+        return "default"
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _open_store(path: Path | None) -> tuple[Store, str]:

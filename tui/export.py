@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from metasd_local.errors import UsageError
 from tui.conversation import Conversation
@@ -59,15 +59,6 @@ def as_markdown(chat: Conversation) -> str:
 
 def as_json(chat: Conversation) -> str:
     """Return everything that is known; `marks` are runs of arm and number of characters."""
-    turns: list[dict[str, Any]] = [
-        {
-            "question": turn.question,
-            "answer": turn.answer,
-            "reasoning": turn.reasoning,
-            "marks": turn.marks,
-            "stats": turn.stats,
-        }
-        for turn in chat.turns
-    ]
+    turns = [asdict(turn) for turn in chat.turns]
     document = {"title": chat.title, "system": chat.system, "turns": turns}
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"

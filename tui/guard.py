@@ -12,12 +12,11 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from threading import Thread
 from types import FrameType
 
-from metasd_local.cli.output import Output
 from metasd_local.cli.surroundings import FAILED, INTERRUPTED, Surroundings
 
 # Sources: XTerm Control Sequences (ctlseqs); kitty's keyboard protocol, whose modes belong to the
@@ -34,11 +33,11 @@ MOST_LOG_BYTES = 2000
 MOST_LOG_LINES = 4
 
 
-def guarded(work: Callable[[], int], around: Surroundings, folder: Path) -> int:
+def guarded(work: Callable[[], int], around: Surroundings) -> int:
     """Run `work`, which may take over the terminal of stdout, and return the exit status.
 
     A child that dies by a signal is reported with the last lines of its log: what C libraries
-    write to stderr, and warnings of the package's own. The log lies in `folder`, without a name.
+    write to stderr, and warnings of the package's own.
     """
     if os.name == "nt":  # Windows has neither fork nor modes that outlive a program
         return work()
@@ -46,7 +45,7 @@ def guarded(work: Callable[[], int], around: Surroundings, folder: Path) -> int:
 
     terminal = around.stdout.fileno()
     modes = termios.tcgetattr(terminal)
-    log = _open_log(folder)
+    log = _open_log()
     leash, hand = os.pipe()
     passed = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     # A terminal sends these to both.
@@ -86,16 +85,13 @@ def guarded(work: Callable[[], int], around: Surroundings, folder: Path) -> int:
     return FAILED
 
 
-def _open_log(folder: Path) -> int:
-    """Return a file that only this process and its child can see."""
+def _open_log() -> int:
+    """Return a file without a name, which only this process and its child can see."""
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = folder / f"chat-{os.getpid()}.log"
-        log = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        path.unlink()
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
     except OSError:
         return os.open(os.devnull, os.O_RDWR)
-    return log
 
 
 def _run_logged(work: Callable[[], int], log: int) -> int:
@@ -110,21 +106,21 @@ def _run_logged(work: Callable[[], int], log: int) -> int:
     with open(log, "w", encoding="utf-8", errors="replace", buffering=1) as stream:
         handler = logging.StreamHandler(stream)
         handler.setLevel(logging.WARNING)
-        logging.getLogger("metasd_local").addHandler(handler)
+        logging.getLogger("metasd_local.backend").addHandler(handler)
         # Textual draws on the original stderr.
         sys.__stderr__ = sys.__stdout__  # type: ignore[misc]
         try:
             return work()
         finally:
             sys.__stderr__ = screen  # type: ignore[misc]
-            logging.getLogger("metasd_local").removeHandler(handler)
+            logging.getLogger("metasd_local.backend").removeHandler(handler)
             os.dup2(stderr, 2)
 
 
 def _follow(leash: int) -> None:
     """End this process when its parent has ended, as nothing would be left to type into it."""
     os.read(leash, 1)
-    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGKILL)  # all others may be ignored, as under nohup
 
 
 def _wait(child: int) -> int:
@@ -163,6 +159,6 @@ def _report(number: int, said: str, around: Surroundings) -> None:
     if said:
         cause += f"; llama.cpp's last message: {said}"
     with contextlib.suppress(OSError):
-        Output(around, streams=False).message(
+        around.output.message(
             f"{cause}\nWhat was said is saved; to go on, start metasd again and type /chats."
         )

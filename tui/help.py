@@ -1,21 +1,22 @@
-"""The help screen's text: keys and commands."""
+"""The help screen's text: commands and their keys, and what the panel shows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from textual.content import Content
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 from tui.commands import COMMANDS
-from tui.keys import KEYS, key_name
-from tui.show import plain
+from tui.keys import key_name
 
 FIXED = (
     ("Enter", "send"),
     ("Ctrl+J", "new line (Shift+Enter or Alt+Enter where the terminal tells them apart)"),
-    ("Tab", "complete a command"),
+    ("Tab", "complete a command; once more, the next one"),
     ("Up, Down", "earlier questions, from the first or last line"),
-    ("Ctrl+C", "copy what is selected, else stop the answer"),
+    ("Ctrl+C", "copy what is selected, else stop the answer; twice leaves"),
 )
 COLUMNS = (
     ("rounds", "share of the rounds in which this arm drafted"),
@@ -29,17 +30,23 @@ COLUMNS = (
 )
 
 
-def help_text(keymap: Mapping[str, str]) -> Content:
-    """Return everything, in three tables; keymap: the user's keys by the id of what they do."""
-    keys = [(key_name(keymap.get(key.id or "", key.key)), key.tooltip) for key in KEYS]
-    commands = [(f"/{each.name} {each.usage}".rstrip(), each.summary) for each in COMMANDS]
-    tables = (("Keys", [*FIXED, *keys]), ("Commands", commands), ("Panel", COLUMNS))
-    parts = []
-    for title, rows in tables:
-        width = max(len(name) for name, _ in rows) + 2
-        parts.append(plain(title, "bold underline"))
-        parts += [plain(f"{name:{width}}", "bold").append(plain(summary)) for name, summary in rows]
-        parts.append(plain(""))
-    parts.append(plain("A question that begins with / is written with two of them."))
-    parts.append(plain("Keys change in config.toml: [keys] regenerate = 'f6'"))
-    return Content("\n").join(parts)
+def help_text(keymap: Mapping[str, str]) -> Group:
+    """Return everything, in three tables; keymap: the keys in force by the name of the command."""
+    keys = {name: key_name(key) for name, key in keymap.items()}
+    return Group(
+        _table("While typing", FIXED),
+        _table(
+            "Commands and their keys",
+            ((f"/{each.name}", keys.get(each.name, ""), each.summary) for each in COMMANDS),
+        ),
+        _table("Panel", COLUMNS),
+        Text("A question that begins with / is written with two of them."),
+        Text("Keys change in config.toml: [keys] regen = 'f6'"),
+    )
+
+
+def _table(title: str, rows: Iterable[tuple[str, ...]]) -> Group:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*(Text(cell, "" if cell is row[-1] else "bold") for cell in row))
+    return Group(Text(title, "bold underline"), table, Text())

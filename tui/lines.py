@@ -5,8 +5,6 @@ Answers go to stdout as they come, all else to stderr. Conversations are saved a
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
 import io
 import signal
 import sys
@@ -16,13 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
-from metasd_local.cli.output import Output
 from metasd_local.cli.surroundings import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Surroundings
 from metasd_local.errors import MetasdError, UsageError
 from metasd_local.events import TextPiece
 from metasd_local.options import Options
 from tui.conversation import Conversation
 from tui.desk import Desk
+from tui.prompt import with_name
 
 if TYPE_CHECKING:
     from metasd_local.compose import OpenPool
@@ -32,10 +30,11 @@ if TYPE_CHECKING:
 LOOK_S = 0.02
 """How often what was said is looked for."""
 MOST_LISTED = 20
-ACTIONS = ("help", "clear", "chats", "regen", "undo", "exit")
-"""Commands that are done differently without a screen."""
-SHARED = ("system", "policy", "drafters", "set", "stats", "read", "export")
-"""Commands that are the same with and without one."""
+NAMES = (
+    *("help", "chats", "set", "clear", "regen", "undo", "system", "policy", "drafters", "stats"),
+    *("read", "export", "exit"),
+)
+"""Commands that need no screen."""
 LEAVE = "Ctrl-C once more, /exit or the end of the input leaves"
 
 
@@ -76,13 +75,13 @@ class Lines:
         chats: Path | None,
         recordings: Sequence[Recording] | None,
     ) -> None:
-        self.output = Output(around, streams=True)
-        self.desk = Desk(self._opening(open_pool), options, chats)
+        self.output = around.output
+        self.desk = Desk(open_pool, options, chats, recordings or ())
         self.transcript = self.prompt = self
         self._around = around
         self._stdin = None if around.stdin is None or around.stdin.closed else around.stdin
-        self._recordings = None if recordings is None else iter(recordings)
-        self._is_awaited = bool(self._stdin and self._stdin.isatty() and recordings is None)
+        self._is_live = recordings is None
+        self._is_awaited = bool(self._stdin and self._stdin.isatty() and self._is_live)
         """Whether somebody types."""
         self._attached = ""
         self._change = ""
@@ -101,12 +100,12 @@ class Lines:
             self._stdin.reconfigure(encoding="utf-8", errors="strict")
         while not self._is_leaving:
             try:
-                text = self._read() if self._recordings is None else self._read_recorded()
+                text = self._read() if self._is_live else self.desk.next_recorded()
                 if text is None:
                     break
                 self._do(text)
             except MetasdError as error:
-                self._complain(str(error))
+                self._complain(error)
             except KeyboardInterrupt:
                 if not self._is_awaited or self._num_interrupts > 1:
                     raise
@@ -120,18 +119,6 @@ class Lines:
             raise KeyboardInterrupt
         self.desk.stop()
 
-    def _opening(self, open_pool: Callable[..., OpenPool]) -> Callable[..., OpenPool]:
-        """Return what opens a pool and remembers how that failed."""
-
-        def opened(*arguments: Any, **keywords: Any) -> OpenPool:
-            try:
-                return open_pool(*arguments, **keywords)
-            except UsageError:
-                self._status = WRONG_USAGE
-                raise
-
-        return opened
-
     def _read(self) -> str | None:
         """Return the next question; a backslash at the end of a line continues it."""
         text = ""
@@ -141,12 +128,6 @@ class Lines:
                 return text
             text = text[:-1] + "\n"
         return text or None
-
-    def _read_recorded(self) -> str | None:
-        for recording in self._recordings or ():
-            self.desk.options = dataclasses.replace(self.desk.options, seed=recording.seed)
-            return recording.typed
-        return None
 
     def _read_line(self, mark: str) -> str | None:
         stdin = self._stdin
@@ -182,16 +163,13 @@ class Lines:
 
             if is_command(text):
                 command, rest = find_command(text)
-                if command.name in ACTIONS:
-                    getattr(self, f"_{command.name}")(rest)
-                elif command.name in SHARED:
-                    asyncio.run(command(cast("ChatApp", self), rest))
-                else:
+                if command.name not in NAMES:
                     raise UsageError(f"/{command.name} needs the screen (see /help)")
+                command.run(cast("ChatApp", self), rest)
                 self._wait()
                 return
             text = text[text.startswith("//") :]
-        self.desk.ask(self._attached + text)
+        self.ask(self._attached + text)
         self._attached = ""
         self._wait()
 
@@ -205,10 +183,10 @@ class Lines:
             for text in changes.notices:
                 self.output.message(text)
             self.output.show(TextPiece(changes.answer))
-            for text in changes.errors:
-                self._complain(text)
+            for error in changes.errors:
+                self._complain(error)
             if changes.is_ready and self._change:
-                self.output.line(f"changed for the next answer: {self._change}")
+                self.say(f"from the next answer on: {self._change}")
                 self._change = ""
             if changes.ended is not None:
                 thought = len(changes.ended.reasoning)
@@ -219,70 +197,66 @@ class Lines:
                 return
             time.sleep(LOOK_S)
 
-    def _complain(self, text: str) -> None:
-        self._status = self._status or FAILED
-        self.output.message(text)
+    def _complain(self, error: MetasdError) -> None:
+        is_wrong = self.desk.setup is None and isinstance(error, UsageError)
+        self._status = self._status or (WRONG_USAGE if is_wrong else FAILED)
+        self.output.message(str(error))
 
-    # What commands use of the application
+    # What commands ask for, as of the application
 
-    async def say(self, text: str) -> None:
+    def say(self, text: str) -> None:
         """Show what a command has to say."""
         self.output.line(text)
 
+    def ask(self, question: str, first: int | None = None, *, new_seed: bool = False) -> None:
+        """Ask, in the place of the turns from `first` on if it is given. Raises MetasdError."""
+        self.desk.ask(question, first=first, new_seed=new_seed)
+
+    def put(self, text: str) -> None:
+        """Show a question that is no longer part of the conversation."""
+        self.say(f"taken back: {text}")
+
     def attach(self, name: str, text: str) -> None:
         """Send a text with the next question."""
-        self._attached += f"{name}:\n```\n{text}\n```\n\n"
-        self.output.line(f"{name}, {len(text):,} characters, goes with the next question")
+        self._attached += with_name(name, text)
+        self.say(f"{name}, {len(text):,} characters, goes with the next question")
+
+    def show_chat(self, chat: Conversation) -> None:
+        """Go on with a conversation, which may be a new one."""
+        self.desk.go_on_with(chat)
+        name = f"conversation {chat.title}" if chat.turns else "a new conversation"
+        self.say(f"{name}, {len(chat.turns)} questions")
 
     def change_options(self, **changes: Any) -> None:
         """Use other options from the next answer on. Raises MetasdError."""
-        self.desk.change(**changes)
-        self._change = ", ".join(f"{name} {value}" for name, value in changes.items())
+        self._change = self.desk.change(**changes)
 
-    def action_settings(self, _first: str) -> None:
+    def show_settings(self, _first: str) -> None:
         """Show the settings."""
         from tui.settings import SETTINGS
 
         for option in SETTINGS:
             value = getattr(self.desk.options, option.field)
-            said = f"default ({option.default})" if value is None else value
-            self.output.line(f"{option.name:15} {said}")
+            said = f"default ({option.default or 'none'})" if value is None else value
+            self.say(f"{option.name:15} {said}")
 
-    # Commands of its own
+    def show_help(self) -> None:
+        """Show the commands."""
+        from tui.commands import BY_NAME
 
-    def _help(self, _: str) -> None:
-        from tui.commands import COMMANDS
+        for name in NAMES:
+            usage = "[N | SEARCH]" if name == "chats" else BY_NAME[name].usage
+            self.say(f"{f'/{name} {usage}':32} {BY_NAME[name].summary}")
+        self.say(f"A backslash at the end of a line continues it; {LEAVE}.")
 
-        for command in COMMANDS:
-            if command.name in (*ACTIONS, *SHARED):
-                usage = "[N | SEARCH]" if command.name == "chats" else command.usage
-                self.output.line(f"{f'/{command.name} {usage}':32} {command.summary}")
-        self.output.line(f"A backslash at the end of a line continues it; {LEAVE}.")
-
-    def _clear(self, _: str) -> None:
-        self._go_on_with(Conversation(system=self.desk.options.system))
-
-    def _chats(self, rest: str) -> None:
-        if rest.isdecimal():
-            self._go_on_with(self.desk.store.load(int(rest)))
+    def show_chats(self, search: str) -> None:
+        """Show a list of conversations, or go on with the one whose number is given."""
+        if search.isdecimal():
+            self.show_chat(self.desk.store.load(int(search)))
             return
-        for entry in self.desk.store.entries(rest)[:MOST_LISTED]:
-            self.output.line(f"/chats {entry.id}  {entry.title} ({entry.num_turns})")
+        for entry in self.desk.store.entries(search)[:MOST_LISTED]:
+            self.say(f"/chats {entry.id}  {entry.title} ({entry.num_turns})")
 
-    def _go_on_with(self, chat: Conversation) -> None:
-        self.desk.chat = chat
-        self.desk.live.begin()
-        name = f"conversation {chat.title}" if chat.turns else "a new conversation"
-        self.output.line(f"{name}, {len(chat.turns)} questions")
-
-    def _regen(self, _: str) -> None:
-        turns = self.desk.chat.turns
-        if not turns:
-            raise UsageError("/regen: there is no question yet")
-        self.desk.ask(turns[-1].question, first=len(turns) - 1, new_seed=True)
-
-    def _undo(self, _: str) -> None:
-        self.output.line(f"taken back: {self.desk.undo().question}")
-
-    def _exit(self, _: str) -> None:
+    def leave(self) -> None:
+        """Read no more lines."""
         self._is_leaving = True

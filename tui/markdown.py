@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
@@ -13,13 +12,11 @@ from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]
 from pygments.util import ClassNotFound  # type: ignore[import-untyped]
 from textual.content import Content, Span
 from textual.highlight import highlight
-from textual.style import Style
 
+from metasd_local.text import printable
 from tui.growing import Rows
 from tui.show import MUTED, NOTHING, Painter, Piece
 
-NUM_CODE_LINES = 16
-"""Lines of an unfinished code block that are painted again with every piece of it, or twice."""
 STYLES = {
     **{"h1": "bold underline $text-primary", "h2": "bold $text-primary", "th": "bold"},
     **{"h3": "bold", "h4": "bold", "h5": "bold", "h6": "bold", "mark": MUTED},
@@ -31,81 +28,31 @@ NARROWEST_COLUMN = 4
 
 
 class MarkdownText(Rows):
-    """Rows of a growing text: only its last block is parsed and painted again.
-
-    Of a list that is the last item, of a code block that is not closed yet the last lines.
-    """
+    """Rows of a growing text: only its last block is parsed and painted again."""
 
     def __init__(self, painter: Painter, line: int) -> None:
         super().__init__(painter, line)
-        self.has_open_code = False
         self._source = ""
         """The last block."""
-        self._final = (0, 0)
-        """The size of what is above it."""
-        self._follows_item = self._is_in_list = False
-        """Whether an item of a list is above it, and above what is painted next."""
-        self._before_block = (0, 0)
-        self._code = ""
-        """The last lines of an open code block."""
-        self._language = ""
-        self._closing = re.compile("")
-        self._final_code = (0, 0)
 
     def grow(self, content: Content) -> None:
         """Append text; styles it has are not shown."""
-        last_line = self._source.rfind("\n") + 1
+        self.cut()
         self._source += content.plain
-        if self.has_open_code and not self._closing.search(self._source, last_line):
-            self._grow_code(content.plain)
-            return
-        self.has_open_code = False
-        self.cut(self._final)
         lines = self._source.split("\n")
-        blocks = _blocks(_parser().parse(self._source), lines)
+        blocks = _blocks(_parser().parse(self._source))
         # What the last line begins is only known at its end.
         starts = [index for index, block in enumerate(blocks) if _line(block) < len(lines) - 1]
         num_final = starts[-1] if starts else 0
-        self._is_in_list = self._follows_item
         for index, block in enumerate(blocks):
             if index == num_final:
-                self._final, self._follows_item = self.size, self._is_in_list
-            self._paint(block)
+                self.keep()
+            if self.rows:
+                self.add(Piece(NOTHING))
+            for piece in _pieces(block, self._painter.width):
+                self.add(piece)
         if num_final:
-            lines = lines[_line(blocks[num_final]) :]
-            self._source = "\n".join(lines)
-        fence = blocks[-1][0] if num_final == len(blocks) - 1 else None
-        # An indented one would have to be cleared of its indentation.
-        if fence and fence.type == "fence" and lines[0].startswith(fence.markup):
-            self._closing = re.compile(
-                f"^ {{0,3}}{re.escape(fence.markup)}{fence.markup[0]}*[ ]*$", re.MULTILINE
-            )
-            code = "\n".join(lines[1:])
-            if len(lines) > 1 and not self._closing.search(code):
-                self.has_open_code = True
-                self._language, self._code = _language(fence.info), ""
-                self._final_code = self._before_block
-                self._grow_code(code)
-
-    def _paint(self, block: Sequence[Token]) -> None:
-        is_item = block[0].type == "list_item_open"
-        if self.rows and not (is_item and self._is_in_list):
-            self.add(Piece(NOTHING))
-        self._is_in_list = is_item
-        self._before_block = self.size
-        for piece in _pieces(block, self._painter.width):
-            self.add(piece)
-
-    def _grow_code(self, text: str) -> None:
-        self.cut(self._final_code)
-        self._code += text
-        lines = highlight(self._code, language=self._language).split()
-        num_final = len(lines) - NUM_CODE_LINES if len(lines) > 2 * NUM_CODE_LINES else 0
-        for index, line in enumerate(lines):
-            if index == num_final:
-                self._final_code = self.size
-            self.add(Piece(line, kind="code"))
-        self._code = "\n".join(self._code.split("\n")[num_final:])
+            self._source = "\n".join(lines[_line(blocks[num_final]) :])
 
 
 def _line(block: Sequence[Token]) -> int:
@@ -115,17 +62,9 @@ def _line(block: Sequence[Token]) -> int:
     return begun[0]
 
 
-def _blocks(tokens: Sequence[Token], lines: Sequence[str]) -> list[Sequence[Token]]:
-    """Cut tokens into blocks, and lists into items where an item could begin a text."""
-    starts = []
-    for index, token in enumerate(tokens):
-        if token.type == "list_item_open" and token.level == 1:
-            assert token.map is not None
-            is_first = tokens[index - 1].level == 0
-            if is_first or not lines[token.map[0]].startswith("    "):
-                starts.append(index)
-        elif not token.level and token.nesting >= 0 and not token.type.endswith("list_open"):
-            starts.append(index)
+def _blocks(tokens: Sequence[Token]) -> list[Sequence[Token]]:
+    """Cut tokens where the next block of a text begins."""
+    starts = [i for i, token in enumerate(tokens) if not token.level and token.nesting >= 0]
     return [tokens[start:end] for start, end in pairwise([*starts, len(tokens)])]
 
 
@@ -172,22 +111,22 @@ def _pieces(tokens: Sequence[Token], width: int) -> Iterator[Piece]:
 
 
 def _inline(tokens: Sequence[Token]) -> Content:
-    """Return text with its emphasis and its links."""
+    """Return text with its emphasis, and with the addresses of its links."""
     text = ""
     spans: list[Span] = []
-    opened: list[tuple[int, Style | str]] = []
+    opened: list[tuple[int, str, str]] = []
     for token in tokens:
         name = token.type.removesuffix("_open")
         if token.nesting > 0:
-            opened.append((len(text), STYLES.get(name, "")))
-            if name == "link":
-                opened.append((len(text), Style.from_meta({"href": str(token.attrs["href"])})))
+            opened.append((len(text), STYLES.get(name, ""), str(token.attrs.get("href", ""))))
         elif token.nesting < 0:
-            for _ in range(2 if token.type == "link_close" else 1):
-                start, style = opened.pop()
-                spans.append(Span(start, len(text), style))
+            start, style, address = opened.pop()
+            spans.append(Span(start, len(text), style))
+            if address and not address.endswith(text[start:]):
+                text += f" ({address})"
         else:
-            shown = "\n" if token.type.endswith("break") else token.content
+            # What is written as an entity was not looked at before.
+            shown = "\n" if token.type.endswith("break") else printable(token.content)
             if name in STYLES:
                 spans.append(Span(len(text), len(text) + len(shown), STYLES[name]))
             text += shown

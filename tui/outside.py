@@ -1,7 +1,8 @@
-"""Other programs in the terminal of the chat: the user's editor, and `metasd download`."""
+"""Who else uses the terminal: the user's editor, `metasd download`, and the shell."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import signal
@@ -9,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from textual.app import App, SuspendNotSupported
 
-from metasd_local.errors import MetasdError
+from metasd_local.errors import MetasdError, UsageError
 
 
 def edit_outside(app: App[Any], text: str) -> str:
@@ -52,3 +54,28 @@ def _run(app: App[Any], command: Sequence[str]) -> int:
         raise MetasdError("this terminal cannot be lent to another program") from error
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def obey_shell(app: App[Any]) -> None:
+    """Give the terminal back before the process is stopped, and draw all anew when it goes on.
+
+    Textual 8.2.8 does so in the signal handlers themselves, where the lock it waits for may be
+    held by the very code they interrupted, and takes the terminal twice after a mere SIGSTOP.
+    """
+    if os.name == "nt":
+        return
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        with app.suspend():
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    loop.add_signal_handler(signal.SIGTSTP, stop)
+    loop.add_signal_handler(signal.SIGCONT, partial(app.refresh, layout=True))
+
+
+def suspend() -> None:
+    """Do what the shell's Ctrl+Z would, which is typed text here. Raises UsageError."""
+    if os.name == "nt":
+        raise UsageError("there is no shell here that could let the chat go on")
+    os.kill(os.getpid(), signal.SIGTSTP)

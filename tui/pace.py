@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-FASTEST_S, SLOWEST_S = 1 / 15, 1 / 3
+FASTEST_S, SLOWEST_S = 1 / 15, 1.0
 """The shortest and the longest pause between two drawings."""
 SHARE = 0.06
 """What drawing may take of a core."""

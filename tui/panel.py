@@ -26,9 +26,11 @@ def panel(live: Live, setup: Setup, legend: Legend) -> Content:
     """Return everything there is to know about the answer that is being given."""
     snapshot = live.snapshot
     now, plain_s = _speed(live, is_busy=snapshot.finish_reason is None)
+    used, size = _used(snapshot, setup), setup.context_size
+    context = f"context {used} of {size} ({percent(used / size)})"
     lines = [
         plain(f"pool {setup.pool} · policy {setup.policy} · {setup.scheme}", "bold"),
-        plain(f"{setup.device} · {_threads(setup)} · context {context_text(snapshot, setup)}"),
+        plain(f"{setup.device} · {_threads(setup)} · {context}"),
         plain(
             f"{speed(now)} tok/s {'now' if snapshot.finish_reason is None else ''}".rstrip()
             + f" · plain ~{_plain_speed(plain_s)} · gain {gain_text(gain(now, plain_s))}"
@@ -71,15 +73,14 @@ def status(live: Live, setup: Setup, *, is_busy: bool) -> Content:
         f"plain ~{_plain_speed(plain_s)}",
         gain_text(gain(now, plain_s)),
         *([f"{percent(snapshot.acceptance_rate)} accepted"] if snapshot.drafted else []),
-        f"context {percent((snapshot.prompt_tokens + snapshot.emitted) / setup.context_size)}",
+        f"context {percent(_used(snapshot, setup) / setup.context_size)}",
     ]
     return plain(" · ".join(parts))
 
 
-def context_text(snapshot: Snapshot, setup: Setup) -> str:
-    """Return how full the context is."""
-    used = snapshot.prompt_tokens + snapshot.emitted
-    return f"{used} of {setup.context_size} ({percent(used / setup.context_size)})"
+def _used(snapshot: Snapshot, setup: Setup) -> int:
+    """Return how much of the context is full; the last token of an answer is never read."""
+    return min(snapshot.prompt_tokens + snapshot.emitted, setup.context_size)
 
 
 def _arm_row(name: str, live: Live, snapshot: Snapshot, legend: Legend) -> Content:

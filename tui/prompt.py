@@ -7,17 +7,14 @@ from dataclasses import dataclass
 
 from textual import events
 from textual.message import Message
-from textual.reactive import var
 from textual.widgets import TextArea
 
+from metasd_local.text import printable
 from tui.show import plain
 
 
 class Prompt(TextArea):
     """Enter sends, Ctrl+J (Shift+Enter where the terminal tells them apart) begins a line."""
-
-    editing: var[int | None] = var[int | None](None)
-    """The index of the turn that the question replaces."""
 
     @dataclass
     class Sent(Message):
@@ -37,10 +34,12 @@ class Prompt(TextArea):
         """What was sent before, the newest last."""
         self.candidates: Callable[[str], Sequence[str]] = lambda _: ()
         """What a line with a command may become."""
+        self.editing: int | None = None
+        """The index of the turn that the question replaces."""
         self._attached: list[tuple[str, str]] = []
         """Names and texts of the files that go with the question."""
-        self._sent: tuple[str, list[tuple[str, str]]] = ("", [])
-        """What was typed and attached last."""
+        self._offered: Sequence[str] = ()
+        """What Tab offered, one after the other."""
         self._place = 0
         """How far back in the history the text is; 0 is what is being typed."""
         self._draft = ""
@@ -54,8 +53,18 @@ class Prompt(TextArea):
         """Leave everything as it was before something was typed; the history keeps the text."""
         if self.text.strip():
             self.remember(self.text)
-        self.editing, self._attached = None, []
         self.put("")
+        self.reset()
+
+    def reset(self) -> None:
+        """Attach nothing, replace nothing."""
+        self.editing, self._attached = None, []
+        self._label()
+
+    def change_turn(self, index: int, question: str) -> None:
+        """Offer a question again, to replace the turn with this index."""
+        self.put(question)
+        self.editing = index
         self._label()
 
     def attach(self, name: str, text: str) -> None:
@@ -65,34 +74,11 @@ class Prompt(TextArea):
 
     def with_files(self, typed: str) -> str:
         """Return a question with what is attached to it."""
-        files = (f"{name}:\n```\n{text}\n```\n\n" for name, text in self._attached)
-        return "".join(files) + typed
-
-    def was_sent(self, typed: str) -> None:
-        """Begin anew, but know what to take back."""
-        self._sent, self._attached, self.editing = (typed, self._attached), [], None
-        self.remember(typed)
-        self._label()
-
-    def nothing_sent(self) -> None:
-        """Forget what was sent: there is nothing to take back."""
-        self._sent = ("", [])
-
-    def take_back(self) -> None:
-        """Offer again what was sent last, unless something else is being typed."""
-        typed, files = self._sent
-        if not self.text and not self._attached:
-            self._attached = files
-            self.put(typed)
-        self._label()
-
-    def watch_editing(self) -> None:
-        """Say what the question will replace."""
-        self._label()
+        return "".join(with_name(*each) for each in self._attached) + typed
 
     def _label(self) -> None:
         replaced = "" if self.editing is None else f"instead of question {self.editing + 1}"
-        self.border_title = replaced and f"{replaced} · Stop leaves it as it is"
+        self.border_title = replaced and f"{replaced} · Esc leaves it as it is"
         sizes = "; ".join(f"{name}, {len(text):,} characters" for name, text in self._attached)
         # A string would be read as markup.
         self.border_subtitle = plain(sizes)
@@ -112,7 +98,7 @@ class Prompt(TextArea):
             self._send()
         elif event.key in ("ctrl+j", "shift+enter", "alt+enter"):
             self.insert("\n")
-        elif event.key == "tab" and self.text.startswith("/"):
+        elif event.key == "tab":
             self._complete()
         else:
             return
@@ -126,13 +112,20 @@ class Prompt(TextArea):
             self.post_message(self.Sent(text))
 
     def _complete(self) -> None:
-        """Complete a command as far as it is clear."""
+        """Complete a line as far as it is clear, then offer one candidate after the other."""
+        if self.text in self._offered:
+            index = self._offered.index(self.text) + 1
+            self.put(self._offered[index % len(self._offered)])
+            return
         candidates = self.candidates(self.text)
         common = candidates[0] if candidates else ""
         while not all(candidate.startswith(common) for candidate in candidates):
             common = common[:-1]
         if len(common) > len(self.text):
             self.put(common)
+        elif candidates:
+            self._offered = candidates
+            self.put(candidates[0])
 
     def action_cursor_up(self, select: bool = False) -> None:
         """Go up; from the first line, back in the history."""
@@ -159,6 +152,9 @@ class Prompt(TextArea):
         """Take pasted text as it is, but for what a terminal would obey."""
         event.prevent_default()
         event.stop()
-        from metasd_local.text import printable  # loads numpy
-
         self.insert(printable(event.text.replace("\r\n", "\n").replace("\r", "\n")))
+
+
+def with_name(name: str, text: str) -> str:
+    """Return a file as it stands before a question."""
+    return f"{name}:\n```\n{text}\n```\n\n"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import ClassVar
 
-from textual import on
+from rich.console import RenderableType
+from textual import getters, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
@@ -27,7 +28,7 @@ class HelpScreen(ModalScreen[None]):
         Binding("escape,q,f1,enter", "dismiss", "Close", key_display="Esc")
     ]
 
-    def __init__(self, content: Content) -> None:
+    def __init__(self, content: RenderableType) -> None:
         super().__init__()
         self._content = content
 
@@ -41,6 +42,9 @@ class HelpScreen(ModalScreen[None]):
 class ChatsScreen(ModalScreen[int | None]):
     """Lists conversations; returns the id of the one to go on with."""
 
+    _line = getters.query_one(Input)
+    _chats = getters.query_one(OptionList)
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Back", key_display="Esc"),
         Binding("enter", "open", "Go on", priority=True),
@@ -50,76 +54,69 @@ class ChatsScreen(ModalScreen[int | None]):
         Binding("down", "move(1)", show=False, priority=True),
     ]
 
-    def __init__(self, store: Store, current: int | None) -> None:
+    def __init__(self, store: Store, current: int | None, search: str) -> None:
         super().__init__()
         self._store = store
         self._current = current
-        self._entries: list[Entry] = []
+        self._search = search
+        self._entries: Sequence[Entry] = ()
         self._renaming: int | None = None
-        """The id of the conversation that gets a title."""
+        """The id of the conversation whose title is typed in the place of the search."""
         self._doomed: int | None = None
         """The id of the conversation that another press of the key deletes."""
 
     def compose(self) -> ComposeResult:
         """Yield the search and the list."""
         with Vertical(classes="dialog"):
-            yield Input(placeholder="search in titles and texts", id="search")
-            yield Input(id="title")
-            yield Static(id="notice")
-            yield OptionList(id="chats", markup=False)
+            yield Input(self._search, "search in titles and texts")
+            yield Static(id="said")
+            yield OptionList(markup=False)
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         """List everything."""
-        self.query_one("#title").display = False
-        self.query_one("#chats").can_focus = False
-        self._refresh()
+        self._chats.can_focus = False
+        self._list()
 
-    @on(Input.Changed, "#search")
-    def _refresh(self) -> None:
-        chats = self.query_one("#chats", OptionList)
-        selected = chats.highlighted or 0
+    @on(Input.Changed)
+    def _list(self) -> None:
+        if self._renaming is not None:
+            return
+        selected, self._entries = self._chats.highlighted or 0, ()
         try:
-            self._entries = list(self._store.entries(self.query_one("#search", Input).value))
+            self._entries = self._store.entries(self._line.value)
         except MetasdError as error:
-            self._entries = []
-            self.notify(str(error), severity="error", markup=False)
-        chats.clear_options()
-        chats.add_options([Option(self._row(entry)) for entry in self._entries])
-        chats.highlighted = min(selected, len(self._entries) - 1) if self._entries else None
-        self._doomed = None
-        self._say("" if self._entries else "no conversation found")
+            self._say(str(error))
+        else:
+            self._say("" if self._entries else "no conversation found")
+        self._chats.clear_options()
+        self._chats.add_options([Option(self._row(entry)) for entry in self._entries])
+        self._chats.highlighted = min(selected, len(self._entries) - 1) if self._entries else None
 
     def action_back(self) -> None:
         """Leave the renaming, the question, or the list."""
         if self._renaming is not None:
             self._end_rename()
         elif self._doomed is not None:
-            self._doomed = None
             self._say("")
         else:
             self.dismiss(None)
 
     def action_open(self) -> None:
         """Go on with the selected conversation, or take the new title."""
-        if self._renaming is not None:
-            title = self.query_one("#title", Input).value.strip()
-            if title:
-                self._change(lambda: self._store.rename(self._renaming or 0, title))
-            self._end_rename()
+        title, renamed = self._line.value.strip(), self._renaming
+        if renamed is not None:
+            if not title or self._can(lambda: self._store.rename(renamed, title)):
+                self._end_rename()
         elif (entry := self._selected) is not None:
             self.dismiss(entry.id)
 
     def action_rename(self) -> None:
         """Ask for a title."""
-        if (entry := self._selected) is None:
-            return
-        self._renaming = entry.id
-        title = self.query_one("#title", Input)
-        title.display = True
-        title.border_title = "new title: Enter keeps it, Esc leaves the old one"
-        title.value = entry.title
-        title.focus()
+        if (entry := self._selected) is not None and self._renaming is None:
+            self._renaming, self._search = entry.id, self._line.value
+            self._line.value = entry.title
+            self._say("new title: Enter keeps it, Esc leaves the old one")
 
     def action_delete(self) -> None:
         """Delete the selected conversation at the second press."""
@@ -127,36 +124,31 @@ class ChatsScreen(ModalScreen[int | None]):
             return
         if entry.id == self._current:
             self._say("this conversation is open; begin another one with /clear, then delete it")
-            return
-        if self._doomed != entry.id:
-            self._doomed = entry.id
+        elif self._doomed != entry.id:
             self._say("press the key again to delete this conversation, Esc to keep it")
-            return
-        self._change(lambda: self._store.delete(entry.id))
-        self._refresh()
+            self._doomed = entry.id
+        elif self._can(lambda: self._store.delete(entry.id)):
+            self._list()
 
     def action_move(self, rows: int) -> None:
         """Select another conversation."""
-        chats = self.query_one("#chats", OptionList)
-        if self._entries:
-            chats.highlighted = ((chats.highlighted or 0) + rows) % len(self._entries)
-        self._doomed = None
-        self._say("")
+        if self._entries and self._renaming is None:
+            self._chats.highlighted = ((self._chats.highlighted or 0) + rows) % len(self._entries)
+            self._say("")
 
-    @on(OptionList.OptionSelected, "#chats")
+    @on(OptionList.OptionSelected)
     def _open_clicked(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self._entries[event.option_index].id)
 
     @property
     def _selected(self) -> Entry | None:
-        index = self.query_one("#chats", OptionList).highlighted
+        index = self._chats.highlighted
         return None if index is None else self._entries[index]
 
     def _end_rename(self) -> None:
         self._renaming = None
-        self.query_one("#title").display = False
-        self.query_one("#search").focus()
-        self._refresh()
+        self._line.value = self._search
+        self._list()
 
     def _row(self, entry: Entry) -> Content:
         when = datetime.fromtimestamp(entry.changed_s).strftime("%d %b %H:%M")
@@ -166,10 +158,14 @@ class ChatsScreen(ModalScreen[int | None]):
         )
 
     def _say(self, text: str) -> None:
-        self.query_one("#notice", Static).update(plain(text))
+        self._doomed = None
+        self.query_one("#said", Static).update(plain(text))
 
-    def _change(self, change: Callable[[], None]) -> None:
+    def _can(self, work: Callable[[], object]) -> bool:
+        """Do something with the file, or say why it cannot be done and return False."""
         try:
-            change()
+            work()
         except MetasdError as error:
-            self.notify(str(error), severity="error", markup=False)
+            self._say(str(error))
+            return False
+        return True

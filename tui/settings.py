@@ -72,7 +72,7 @@ class SettingsScreen(ModalScreen[None]):
                 for name in SHOWN:
                     yield Label(name)
                     yield self._field(name)
-            yield Static(id="notice")
+            yield Static(id="said")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -100,9 +100,11 @@ class SettingsScreen(ModalScreen[None]):
             )
         value = getattr(desk.options, option.field)
         default = option.defaults.get("chat", option.default)
+        for holder in (desk.setup, desk.setup and desk.setup.sampling):
+            default = getattr(holder, option.field, default)
         return Input(
             "" if value is None else str(value).lower() if option.is_switch else str(value),
-            str(getattr(desk.setup and desk.setup.sampling, option.field, default)),
+            str(default),
             suggester=SuggestFromList(self._suggestions.get(name, ())),
             id=name,
             compact=True,
@@ -157,4 +159,4 @@ class SettingsScreen(ModalScreen[None]):
 
     def _say(self, what: str | MetasdError) -> None:
         style = "$text-error" if isinstance(what, MetasdError) else MUTED
-        self.query_one("#notice", Static).update(plain(str(what), style))
+        self.query_one("#said", Static).update(plain(str(what), style))

@@ -14,6 +14,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
 
+from metasd_local.text import printable
 from tui.conversation import Mark
 from tui.marks import OWN, Legend
 
@@ -109,9 +110,6 @@ def wrap(line: Content, width: int) -> Iterator[tuple[int, Content]]:
 
 def plain(text: str, style: str = "") -> Content:
     """Return text as it may be shown: without control characters, its brackets just brackets."""
-    # Imported when first needed: the module behind it loads numpy.
-    from metasd_local.text import printable
-
     return Content.styled(printable(text), style)
 
 

@@ -6,13 +6,11 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metasd_local.cli.surroundings import DONE, Surroundings
 from metasd_local.config import chats_path, config_path, load_keys, memory_path
-from metasd_local.errors import UsageError
 from metasd_local.options import Options
 
 if TYPE_CHECKING:
@@ -27,8 +25,6 @@ def chat(
     policies: Sequence[str] = (),
 ) -> int:
     """Open the chat and return when it is left; policies: names to complete."""
-    if len(words) > 1:
-        raise UsageError(f"found {len(words)} words, expected [POOL] (see metasd chat --help)")
     options = dataclasses.replace(options, pool=words[0] if words else options.pool)
     open_pool: Callable[..., Any] = around.open_pool
     chats: Path | None = chats_path(around.environment)
@@ -62,20 +58,16 @@ def chat(
             from tui.app import ChatApp
             from tui.keys import read_keymap
 
-            make: Callable[..., ChatApp] = ChatApp
-            if recordings is not None:
-                from tui.replay import ReplayApp
-
-                make = partial(ReplayApp, recordings=recordings)
-            app = make(
+            app = ChatApp(
                 open_pool,
                 options,
                 chats_path=chats,
                 state_path=state_path,
                 policies=policies,
                 keymap=read_keymap(load_keys(config), config),
+                recordings=recordings or (),
             )
             app.run()
             return app.return_code or DONE
 
-        return guarded(show, around, state_path.parent)
+        return guarded(show, around)

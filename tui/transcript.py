@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
 
 from rich.segment import Segment
-from textual.events import Click
+from textual.content import Content
 from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
@@ -19,7 +19,7 @@ from tui.desk import Changes, Desk
 from tui.figures import answer_line
 from tui.marks import Legend
 from tui.show import Painter, plain
-from tui.turn_view import ITEM_LINES, Item, Note, TurnView
+from tui.turn_view import BAR, ITEM_LINES, Item, Note, TurnView
 
 NEAR_END_ROWS = 2
 KINDS = ("answer", "code", "question", "reasoning", "figures", "note", "error")
@@ -42,7 +42,10 @@ class Transcript(ScrollView, can_focus=False):
         self._shows_reasoning = False
         self._legend = legend
         self._fold_key = fold_key
+        self._greeting: list[Item] = []
         self._items: list[Item] = []
+        self._lines = itertools.count(ITEM_LINES, ITEM_LINES)
+        """Numbers of the first lines of items."""
         self._starts = [0]
         """The first row of every item, and what there are in all."""
         self._painter = self._new_painter()
@@ -56,30 +59,32 @@ class Transcript(ScrollView, can_focus=False):
         """Return all there is to show, painted or not."""
         return self._items
 
-    async def show(self, turns: Sequence[Turn], *more: Widget) -> None:
-        """Show other turns instead, and other widgets above them."""
-        await self._remove_welcome()
-        assert isinstance(self.parent, Widget)
-        await self.parent.mount_all(more, before=self)
-        self._items = []
+    def greet(self, content: Content) -> None:
+        """Show a text at the top of conversations without turns."""
+        others = [item for item in self._items if item not in self._greeting]
+        self._greeting = [Note(0, content, "answer")]
+        if self._last is None:
+            self._items = [*self._greeting, *others]
+        self._arrange()
+
+    def show(self, turns: Sequence[Turn]) -> None:
+        """Show another conversation."""
         self._last = None
-        for turn in turns:
-            self._append(TurnView(self._next_line, turn))
+        self._items = [TurnView(next(self._lines), turn) for turn in turns] or [*self._greeting]
         self.follow()
 
-    async def add(self, turn: Turn) -> None:
+    def add(self, turn: Turn) -> None:
         """Append a turn and go to the end."""
-        await self._remove_welcome()
-        self._last = TurnView(self._next_line, turn)
-        self._append(self._last)
+        self._last = TurnView(next(self._lines), turn)
+        self._items = [item for item in self._items if item not in self._greeting] + [self._last]
         self.follow()
 
-    async def draw(self, changes: Changes, desk: Desk) -> None:
+    def draw(self, changes: Changes, desk: Desk) -> None:
         """Show what happened to the conversation of `desk`."""
-        if changes.was_taken_back:
-            await self.show(desk.chat.turns)
+        if changes.taken_back is not None:
+            self.show(desk.chat.turns)
             if not changes.errors:
-                await self.say("stopped before the first word")
+                self.say("stopped before the first word")
         elif changes.ended or desk.is_answering:
             assert self._last is not None
             snapshot = desk.live.snapshot
@@ -90,16 +95,17 @@ class Transcript(ScrollView, can_focus=False):
                 self._last.update(shown)
             self._arrange()
         for text in changes.notices:
-            await self.say(text)
-        for text in changes.errors:
-            await self.say(text, is_error=True)
+            self.say(text)
+        for error in changes.errors:
+            self.say(str(error), is_error=True)
 
-    async def say(self, text: str, *, is_error: bool = False) -> None:
+    def say(self, text: str, *, is_error: bool = False) -> None:
         """Append a note of the application and go to the end."""
-        self._append(Note(self._next_line, text, is_error=is_error))
+        kind = "error" if is_error else "note"
+        self._items.append(Note(next(self._lines), plain(text), kind, BAR))
         self.follow()
 
-    async def choose_view(self, *, shows_tokens: bool) -> None:
+    def choose_view(self, *, shows_tokens: bool) -> None:
         """Show all answers as tokens or as Markdown."""
         self.shows_tokens = shows_tokens
         self._paint_anew()
@@ -142,13 +148,6 @@ class Transcript(ScrollView, can_focus=False):
         """Use the colours of another theme."""
         super().notify_style_update()
         self._paint_anew()
-
-    def on_click(self, event: Click) -> None:
-        """Show where a link goes and copy it; nothing is opened that a model said."""
-        href = event.style.meta.get("href")
-        if href is not None:
-            self.app.copy_to_clipboard(href)
-            self.app.notify(plain(href).plain, title="link copied", markup=False)
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Return rows of what is in sight; those that were shown before cost nothing."""
@@ -194,17 +193,6 @@ class Transcript(ScrollView, can_focus=False):
             )
         return Strip(segments, strip.cell_length)
 
-    @property
-    def _next_line(self) -> int:
-        return len(self._items) * ITEM_LINES
-
-    def _append(self, item: Item) -> None:
-        self._items.append(item)
-
-    async def _remove_welcome(self) -> None:
-        assert isinstance(self.parent, Widget)
-        await self.parent.query(".welcome").remove()
-
     def _follow_at_end(self) -> None:
         if self.scroll_target_y >= self.max_scroll_y:
             self.follow()
@@ -232,7 +220,7 @@ class Transcript(ScrollView, can_focus=False):
         top = round(self.scroll_y)
         while True:
             heights = (item.height(region.width) for item in self._items)
-            self._starts = [0, *accumulate(heights)]
+            self._starts = [0, *itertools.accumulate(heights)]
             most = max(self._starts[-1] - region.height, 0)
             top = most if self.follows else min(top, most)
             first = bisect_right(self._starts, top) - 1

@@ -59,14 +59,14 @@ class Item(ABC):
 class Note(Item):
     """What the application says."""
 
-    def __init__(self, line: int, text: str, *, is_error: bool) -> None:
-        super().__init__(line, text)
-        self._kind = "error" if is_error else "note"
+    def __init__(self, line: int, content: Content, kind: str, bar: Content = NOTHING) -> None:
+        super().__init__(line, content.plain)
+        self._piece = Piece(content, bar, bar, kind)
 
     def paint(self, painter: Painter) -> None:
         """Make the rows."""
         rows = Rows(painter, self.line)
-        rows.add(Piece(plain(self.text), BAR, BAR, self._kind))
+        rows.add(self._piece)
         rows.add(Piece(NOTHING))
         self.painter, self.parts, self._rows = painter, [rows], []
 
@@ -99,7 +99,7 @@ class TurnView(Item):
         if painter is None:
             return
         if turn.reasoning:
-            self._fold.cut((0, 0))
+            self._fold.cut()
             sign = "▾" if painter.shows_reasoning else "▸"
             text = f"{sign} reasoning, {len(turn.reasoning):,} characters ({painter.fold_key})"
             self._fold.add(Piece(plain(text), kind="reasoning"))
@@ -112,7 +112,7 @@ class TurnView(Item):
             marks = turn.marks[self._num_marks :] if painter.shows_tokens else ()
             self._answer.grow(marked(said, marks, painter.legend))
             self._num_said, self._num_marks = len(turn.answer), len(turn.marks)
-        self._figures.cut((0, 0))
+        self._figures.cut()
         if figures:
             self._figures.add(Piece(plain(figures), kind="figures"))
         self._figures.add(Piece(NOTHING))
@@ -121,8 +121,8 @@ class TurnView(Item):
     def finish(self) -> None:
         """Show the answer as it is at its end."""
         # A reference defined at the end changes links before it, which could not be seen.
-        is_open = "]:" in self.turn.answer or getattr(self._answer, "has_open_code", False)
-        if self.painter is not None and not self.painter.shows_tokens and is_open:
+        may_refer = "]:" in self.turn.answer
+        if self.painter is not None and not self.painter.shows_tokens and may_refer:
             self.paint(self.painter)
         else:
             self.update(self.turn.figures)

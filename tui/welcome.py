@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from textual.app import ComposeResult
-from textual.containers import Vertical
 from textual.content import Content
-from textual.message import Message
-from textual.widgets import OptionList, Static
-from textual.widgets.option_list import Option
 
 from metasd_local.text import size_text
 from tui.show import MUTED, plain
@@ -29,47 +24,36 @@ EXAMPLES = (
 """Prompts such as the starter's models were trained on."""
 
 
-class Welcome(Vertical):
-    """Shows which pool answers, and for the demo models what to ask them."""
-
-    class Chosen(Message):
-        """The user wants to ask one of the examples."""
-
-        def __init__(self, text: str) -> None:
-            super().__init__()
-            self.text = text
-
-    def __init__(self, setup: Setup) -> None:
-        super().__init__(classes="welcome")
-        self._setup = setup
-
-    def compose(self) -> ComposeResult:
-        """Yield what answers and, for the demo models, examples and the way to others."""
-        setup = self._setup
-        drafters = ", ".join(setup.drafters) or "no drafters"
-        summary = plain(f"\n{setup.policy} chooses among {drafters}", MUTED)
-        if setup.pool != STARTER:
-            memory = f" · {size_text(setup.memory_bytes)} of memory" if setup.memory_bytes else ""
-            yield Static(plain(setup.pool, "bold").append(plain(memory, MUTED)).append(summary))
-            return
-        badge = Content.styled("  demo models ", "$text-warning bold")
-        yield Static(plain(setup.pool, "bold").append(badge).append(summary))
-        note = "They keep the form of an answer and little of its sense. Tab chooses one of these:"
-        yield Static(plain(note, MUTED))
-        shown = (plain(example.replace("\n", " ")) for example in EXAMPLES)
-        yield OptionList(*map(Option, shown), markup=False)
-        better = "For answers with sense: metasd ~/model.gguf --drafters ~/small.gguf, or a pool of"
-        catalogue = "the catalogue, which /download NAME fetches and opens:"
-        yield Static(plain(f"{better} {catalogue}", MUTED))
-        yield Static(plain("\n".join(_catalogue_lines()), MUTED), classes="catalogue")
-
-    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Offer the example."""
-        event.stop()
-        self.post_message(self.Chosen(EXAMPLES[event.option_index]))
+def examples(setup: Setup | None) -> Sequence[str]:
+    """Return what to ask the demo models; nothing for others."""
+    return EXAMPLES if setup is not None and setup.pool == STARTER else ()
 
 
-def _catalogue_lines() -> Iterator[str]:
+def welcome(setup: Setup) -> Content:
+    """Return which pool answers; for the demo models, what to ask them and the way to others."""
+    drafters = ", ".join(setup.drafters) or "no drafters"
+    summary = plain(f"\n{setup.policy} chooses among {drafters}", MUTED)
+    if not examples(setup):
+        memory = f" · {size_text(setup.memory_bytes)} of memory" if setup.memory_bytes else ""
+        return plain(setup.pool, "bold").append(plain(memory, MUTED)).append(summary)
+    badge = Content.styled("  demo models ", "$text-warning bold")
+    note = "They keep the form of an answer and little of its sense. Tab writes one of these:"
+    offered = [plain(f"• {' '.join(text.split())}") for text in EXAMPLES]
+    better = (
+        "For answers with sense: metasd ~/model.gguf --drafters ~/small.gguf, or /download NAME "
+        f"with a pool of the catalogue: {', '.join(_catalogue())}"
+    )
+    return Content("\n").join(
+        [
+            plain(setup.pool, "bold").append(badge).append(summary),
+            plain(note, MUTED),
+            *(plain(""), *offered, plain("")),
+            plain(better, MUTED),
+        ]
+    )
+
+
+def _catalogue() -> Iterator[str]:
     from metasd_local.catalogue import HubFile, read_catalogue  # loads numpy
     from metasd_local.local import local_bytes
 
@@ -78,7 +62,7 @@ def _catalogue_lines() -> Iterator[str]:
             continue
         sizes = [each.size_bytes if isinstance(each, HubFile) else None for each in pool.sources]
         here, total = local_bytes(pool), sum(size or 0 for size in sizes) * all(sizes)
-        parts = [f"{size_text(here)} here" if here else "not here"]
+        parts = [f"{size_text(here)} here"] if here else []
         parts += [f"{size_text(total)} in all"] if total and total != here else []
         parts += [f"needs {size_text(pool.memory_bytes)} of memory"] if pool.memory_bytes else []
-        yield f"  {pool.name:9} {', '.join(parts)}; {pool.summary}"
+        yield f"{pool.name} ({', '.join(parts)})" if parts else pool.name

@@ -67,7 +67,7 @@ class Answered:
 class Failed:
     """A job could not be done."""
 
-    reason: str
+    error: MetasdError
 
 
 Report: TypeAlias = Loading | Ready | Step | Answered | Failed
@@ -147,10 +147,11 @@ class ModelThread:
                 for report in job():
                     self.reports.append(report)
             except MetasdError as error:
-                self.reports.append(Failed(str(error)))
+                self.reports.append(Failed(error))
             except Exception as error:
                 logger.exception("the model thread")
-                self.reports.append(Failed(f"unexpected {type(error).__name__}: {error}"))
+                unexpected = MetasdError(f"unexpected {type(error).__name__}: {error}")
+                self.reports.append(Failed(unexpected))
         if self._pool is not None:
             self._pool.close()
 
@@ -227,5 +228,6 @@ class ModelThread:
     @property
     def _loaded(self) -> OpenPool:
         if self._pool is None:
-            raise MetasdError(f"no model is loaded: {self._failure}; choose another pool, /set")
+            way_out = "choose others with /set pool or /drafters"
+            raise MetasdError(f"no model is loaded: {self._failure}; {way_out}")
         return self._pool

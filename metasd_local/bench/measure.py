@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from metasd_local.bench.prompts import Prompt
+from metasd_local.errors import Cancelled
 from metasd_local.events import Event, GenerationDone, PromptRead, RoundDone
 from metasd_local.stats import LoopFinder
 
@@ -54,8 +55,8 @@ class Run:
 
 def run_once(
     decoder: Decoder, policy: str, prompt: Prompt, repeat: int, max_tokens: int
-) -> tuple[Run | None, Sequence[Event]]:
-    """Decode a prompt and return its counters, None if it was interrupted, and the events."""
+) -> tuple[Run, Sequence[Event]]:
+    """Decode a prompt and return its counters and the events; raise Cancelled if interrupted."""
     events = list(decoder.decode(policy, prompt, max_tokens))
     return fold_run(policy, prompt, repeat, decoder.prompt_tokens, events), events
 
@@ -66,13 +67,13 @@ def fold_run(
     repeat: int,
     prompt_tokens: Sequence[int],
     events: Sequence[Event],
-) -> Run | None:
-    """Return the counters of a generation's events, None if it was interrupted."""
+) -> Run:
+    """Return the counters of a generation's events; raise Cancelled if it was interrupted."""
     read = next((event for event in events if isinstance(event, PromptRead)), None)
     done = events[-1] if events else None
-    rounds = [event for event in events if isinstance(event, RoundDone)]
     if read is None or not isinstance(done, GenerationDone) or done.finish_reason == "cancelled":
-        return None
+        raise Cancelled("the generation was interrupted")
+    rounds = [event for event in events if isinstance(event, RoundDone)]
     loops = LoopFinder(prompt_tokens)
     for each in rounds:
         loops.add(each.emitted)

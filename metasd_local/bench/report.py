@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, TypeAlias
-
-from metasd_local.errors import UsageError
 
 COLUMNS = 79
 UNKNOWN = "\N{EN DASH}"
@@ -31,8 +29,8 @@ _Row: TypeAlias = Mapping[str, Any]
 
 def table_lines(document: Mapping[str, Any]) -> list[str]:
     """Return the report for a terminal; only a very long name makes a line exceed COLUMNS."""
-    lines = _wrap(", ".join(f"{name} {value}" for name, value in _facts(document)))
-    for title, rows in _tables(document).items():
+    lines = _wrap(", ".join(f"{name} {value}" for name, value in facts(document)))
+    for title, rows in tables(document).items():
         lines += ["", title, *_columns(rows)]
     for remark in (*_remarks(document), _NOTES):
         lines += ["", *_wrap(remark)]
@@ -40,92 +38,31 @@ def table_lines(document: Mapping[str, Any]) -> list[str]:
 
 
 def report_block(document: Mapping[str, Any]) -> str:
-    """Return all there is to know as Markdown, to be pasted into an issue."""
-    facts = [f"- {name}: {_escape(value)}" for name, value in _facts(document)]
-    return "\n".join(["### metasd bench", "", *facts, "", markdown_tables(document)])
+    """Return all there is to know as Markdown, to be pasted into an issue.
 
-
-def markdown_tables(document: Mapping[str, Any]) -> str:
-    """Return the tables and remarks as Markdown, ended by a line that says how to repeat them."""
-    parts = []
-    for title, rows in _tables(document).items():
-        header, *body = ["| " + " | ".join(map(_escape, row)) + " |" for row in rows]
-        parts.append("\n".join([f"**{title}**", "", header, "|---" * len(rows[0]) + "|", *body]))
-    parts += [_escape(remark) for remark in (*_remarks(document), _NOTES)]
+    Its last line says how to repeat the measurement.
+    """
+    parts = ["\n".join(f"- {name}: {escape(value)}" for name, value in facts(document))]
+    parts += [f"**{title}**\n\n{markdown_table(rows)}" for title, rows in tables(document).items()]
+    parts += [escape(remark) for remark in (*_remarks(document), _NOTES)]
     command, commit, prompts = (
         _text(document[key]).replace("`", "'") for key in ("command", "commit", "prompts_hash")
     )
     parts.append(f"Measured with `{command}`, commit `{commit}`, prompts `{prompts[:12]}`.")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(["### metasd bench", *parts]) + "\n"
 
 
-def readme_table(document: Mapping[str, Any]) -> str:
-    """Return the speed-ups as one Markdown table, and in a sentence what they were measured on.
-
-    Of the long answers if any domain has valid ones, else of the short ones.
-    """
-    tables = _tables(document)
-    has_long = any(total["speedup"] is not None for total in document["summary"].values())
-    titles = [title for title in tables if title.startswith("Speed-up over plain")]
-    title = titles[0] if has_long else titles[-1]
-    emulated = "Emulated acceptance, real compute: " if document["emulated"] else ""
-    header, *body = (
-        [*speed, *details]
-        for speed, details in zip(
-            tables[title],
-            _shares(tables[title.replace("Speed-up over plain", "Details")]),
-            strict=True,
-        )
-    )
-    rows = ["| " + " | ".join(map(_escape, row)) + " |" for row in (header, *body)]
-    facts = dict(_facts(document))
-    said = ("pool", "machine", "threads", "temperature", "scheme", "most tokens", "idle", "commit")
-    sentence = ", ".join(f"{name} {_escape(facts[name])}" for name in said if name in facts)
-    command = facts["command"].replace("`", "'")
-    return "\n".join(
-        [
-            f"{emulated}{title}:",
-            "",
-            rows[0],
-            "|---" * len(header) + "|",
-            *rows[1:],
-            "",
-            f"`{command}`: {sentence}.",
-            "",
-        ]
-    )
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of plain text, the first one the heading, as a Markdown table."""
+    heading, *body = ["| " + " | ".join(map(escape, row)) + " |" for row in rows]
+    return "\n".join([heading, "|---" * len(rows[0]) + "|", *body])
 
 
-def _shares(details: Sequence[Sequence[str]]) -> Iterator[Sequence[str]]:
-    """Yield what the README shows of the details, for every row of the speed-ups."""
-    chosen = [details[0].index(name) for name in ("of best", "accepted", "overhead")]
-    header, *rows = ([row[index] for index in chosen] for row in details)
-    yield header
-    yield from [[""] * len(chosen)] * 2  # answers and loops
-    yield from rows
-
-
-def replace_block(readme_text: str, name: str, block: str) -> str:
-    """Put `block` between `<!-- bench: NAME -->` and the next `<!-- end -->` of a text.
-
-    Raises UsageError unless there is exactly one such place.
-    """
-    pattern = rf"(<!-- bench: {re.escape(name)} -->\n).*?(<!-- end -->)"
-    replaced, count = re.subn(
-        pattern, lambda match: match[1] + block + match[2], readme_text, flags=re.DOTALL
-    )
-    if count != 1:
-        raise UsageError(
-            f"found {count} places for the table {name!r}, expected one: "
-            f"a line <!-- bench: {name} --> before it and a line <!-- end --> after it"
-        )
-    return replaced
-
-
-def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+def facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what was measured and on what, by name; what is unknown is left out."""
     machine, prompts = document["machine"], document["prompts_hash"]
     memory_bytes = machine["memory_bytes"]
-    facts = {
+    found = {
         "acceptance": "EMULATED" if document["emulated"] else None,
         "pool": document["pool"],
         "machine": machine["cpu"],
@@ -139,7 +76,7 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         "prompts": prompts and prompts[:12],
         "idle": f"{'yes' if document['idle'] else 'NO'} ({document['idle_detail']})",
     }
-    return [(name, _text(value)) for name, value in facts.items() if value is not None]
+    return [(name, _text(value)) for name, value in found.items() if value is not None]
 
 
 def _remarks(document: Mapping[str, Any]) -> list[str]:
@@ -163,23 +100,23 @@ def _remarks(document: Mapping[str, Any]) -> list[str]:
     return [_text(remark) for remark in remarks]
 
 
-def _tables(document: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+def tables(document: Mapping[str, Any]) -> dict[str, list[list[str]]]:
     """Return cells by title; the first row and the first column of a table are headings."""
-    tables = _group_tables(document["results"], document["summary"], "")
+    found = _group_tables(document["results"], document["summary"], "")
     best = [["domain", "best arm", "window", "tokens/s", "speed-up"]]
     for row in document["best"]:
         speeds = _number("{:.1f}", row["tokens_per_second"]), _number("{:.2f}", row["speedup"])
         best.append([row["domain"], row["arm"], _number("{}", row["window"]), *speeds])
-    tables["Best in hindsight"] = best
+    found["Best in hindsight"] = best
     short = [
         {**row["short"], "policy": row["policy"], "domain": row["domain"]}
         for row in document["results"]
     ]
     summary = {policy: total.get("short", {}) for policy, total in document["summary"].items()}
-    tables |= _group_tables(short, summary, ", answers under 128 tokens")
+    found |= _group_tables(short, summary, ", answers under 128 tokens")
     return {
         title: [[_text(cell) for cell in row] for row in rows]
-        for title, rows in tables.items()
+        for title, rows in found.items()
         if rows[1:]
     }
 
@@ -241,7 +178,8 @@ def _text(value: object) -> str:
     return "".join(each if each.isprintable() else " " for each in text)
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Return a text as Markdown that shows it as it is."""
     return re.sub(r"([\\|*<`])", r"\\\1", text)
 
 

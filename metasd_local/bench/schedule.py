@@ -7,24 +7,27 @@ machine for a while slows them all. A row is one prompt of every domain, each wi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
-from metasd_local.bench.figures import best_windows
 from metasd_local.bench.measure import Decoder, Run, run_once
 from metasd_local.bench.prompts import Prompt
+from metasd_local.bench.windows import best_windows
 from metasd_local.costs import CostCurve
+from metasd_local.errors import Cancelled
 from metasd_local.events import Event
 from metasd_local.options import MAX_WINDOW
 from metasd_local.protocols import PLAIN
 
 WARM_UP = Prompt("warm-up", "Tell me a story about a lighthouse keeper and the sea.")
 WARM_UP_TOKENS = 48
-SCREENED_PROMPTS = 2
+SEARCHED_PROMPTS = 2
 """Prompts per domain that are decoded with every arm and a wide window."""
-SCREENED_BUDGET = 0.3
+SEARCH_BUDGET = 0.3
 """Share of the budget that may be spent on looking for the best arm and window."""
 DEFAULT_REPEATS = 2
 MOST_REPEATS = 8
@@ -43,6 +46,18 @@ class Wishes:
     budget_s: float
     repeats: int | None = None
     """Times each prompt is decoded by each policy; None for what fits, at least two."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is likely to fit into the budget."""
+
+    num_rows: int
+    repeats: int
+    """Times a row is decoded before the next one is; 1 at least."""
+    has_search: bool
+    """Whether the best arm and window are looked for."""
+    seconds: float
 
 
 class Bench:
@@ -66,6 +81,7 @@ class Bench:
         """By domain the fixed policies that may be best, besides those asked for."""
         self.left_out: list[str] = []
         self._wishes = wishes
+        self._rows = _rows(wishes.prompts)
         self._curve = curve
         self._decoder = decoder
         self._rng = rng
@@ -77,111 +93,101 @@ class Bench:
 
         started_s: when the budget began to be spent. Ends early if a generation is interrupted.
         """
-        wishes = self._wishes
-        seconds = self._warm_up()
-        if seconds is None:
-            return
-        rows = _rows(wishes.prompts)
-        repeats = wishes.repeats or DEFAULT_REPEATS
-        unit_s = sum(seconds.values())
-        row_s = unit_s * len(rows[0]) * repeats
-        budget_s = wishes.budget_s - (self._clock() - started_s)
-        screen_s = len(rows[0]) * SCREENED_PROMPTS * _mean(seconds) * len(wishes.arms)
-        screens = bool(wishes.arms) and repeats > 1 and screen_s < SCREENED_BUDGET * budget_s
-        if row_s > budget_s and wishes.repeats is None:
-            repeats, row_s = 1, row_s / repeats
-            screens = False
-        if not screens and wishes.arms:
-            self.left_out.append("the best arm and window in hindsight: --minutes is too short")
-        num_rows = int(min(max((budget_s - screens * screen_s) / row_s, 1), len(rows)))
-        estimate_s = num_rows * row_s + screens * screen_s
-        yield (
-            f"{len(rows[0])} domains x {num_rows} prompts x {len(wishes.policies)} policies "
-            f"x {repeats} repeats: about {_duration(estimate_s)}"
-        )
-        if screens and not (yield from self._screen(rows, estimate_s, started_s)):
-            return
-        yield from self._measure(rows, repeats, estimate_s, started_s)
+        with suppress(Cancelled):
+            answer_s = self._warm_up()
+            plan = self._plan(answer_s, self._wishes.budget_s - (self._clock() - started_s))
+            yield (
+                f"{len(self._rows[0])} domains x {plan.num_rows} prompts "
+                f"x {len(self._wishes.policies)} policies x {plan.repeats} repeats: "
+                f"about {_duration(plan.seconds)}"
+            )
+            for _ in chain(
+                self._search() if plan.has_search else (),
+                self._measure(plan.repeats, started_s),
+            ):
+                yield (self._clock() - started_s) / plan.seconds
 
-    def _warm_up(self) -> Mapping[str, float] | None:
-        """Return the expected seconds of an answer by policy; None if interrupted."""
+    def _warm_up(self) -> Mapping[str, float]:
+        """Return the expected seconds of an answer by policy."""
         seconds = {}
         num_tokens = min(WARM_UP_TOKENS, self._wishes.max_tokens)
         for policy in self._wishes.policies:
             run, _ = run_once(self._decoder, policy, WARM_UP, 0, num_tokens)
-            if run is None:
-                return None
             share = self._wishes.max_tokens / max(run.length, 1)
             seconds[policy] = run.seconds_prompt + run.seconds_decode * share
         return seconds
 
-    def _screen(
-        self, rows: Sequence[Sequence[Prompt]], estimate_s: float, started_s: float
-    ) -> Generator[float, None, bool]:
-        """Find the candidates; the generator's value is False if a generation was interrupted."""
-        wide: dict[str, list[Run]] = defaultdict(list)
-        for row in rows[:SCREENED_PROMPTS]:
-            for prompt in row:
-                for arm in self._wishes.arms:
-                    policy = f"fixed:{arm}:window={MAX_WINDOW}"
-                    run, _ = run_once(self._decoder, policy, prompt, 0, self._wishes.max_tokens)
-                    if run is None:
-                        return False
-                    wide[prompt.domain].append(run)
-                yield (self._clock() - started_s) / estimate_s
+    def _plan(self, answer_s: Mapping[str, float], budget_s: float) -> _Plan:
+        """Decide what to do with the rest of the budget, and note what it is too short for."""
+        wishes = self._wishes
+        num_domains = len(self._rows[0])
+        once_s = sum(answer_s.values()) * num_domains
+        repeats = wishes.repeats or (DEFAULT_REPEATS if once_s * DEFAULT_REPEATS <= budget_s else 1)
+        search_s = num_domains * SEARCHED_PROMPTS * _mean(answer_s) * len(wishes.arms)
+        is_affordable = repeats > 1 and search_s < SEARCH_BUDGET * budget_s
+        has_search = bool(wishes.arms) and is_affordable
+        if not has_search:
+            search_s = 0.0
+            if wishes.arms:
+                self.left_out.append("the best arm and window in hindsight: --minutes is too short")
+        row_s = once_s * repeats
+        num_rows = int(min(max((budget_s - search_s) / row_s, 1), len(self._rows)))
+        return _Plan(num_rows, repeats, has_search, num_rows * row_s + search_s)
+
+    def _search(self) -> Iterator[None]:
+        """Find the candidates; yield after every prompt."""
+        policies = [f"fixed:{arm}:window={MAX_WINDOW}" for arm in self._wishes.arms]
+        wide: defaultdict[str, list[Run]] = defaultdict(list)
+        for prompt in chain.from_iterable(self._rows[:SEARCHED_PROMPTS]):
+            for policy in policies:
+                run, _ = run_once(self._decoder, policy, prompt, 0, self._wishes.max_tokens)
+                wide[prompt.domain].append(run)
+            yield
         for domain, runs in wide.items():
             self.candidates[domain] = best_windows(runs, self._curve)
-        return True
 
-    def _measure(
-        self,
-        rows: Sequence[Sequence[Prompt]],
-        repeats: int,
-        estimate_s: float,
-        started_s: float,
-    ) -> Iterator[float]:
-        """Go through the rows while there is time, then repeat them while there is more."""
-        wishes, clock = self._wishes, self._clock
-        first, last = 0, repeats
-        while last <= (wishes.repeats or MOST_REPEATS):
-            for index, row in enumerate(rows):
-                began_s = clock()
-                for repeat in range(first, last):
-                    for prompt in row:
-                        if not self._measure_unit(prompt, repeat):
-                            return
-                        yield (clock() - started_s) / estimate_s
-                        if index == repeat == 0 and clock() - started_s > wishes.budget_s:
-                            self._leave_out(row[row.index(prompt) + 1 :], rows)
-                            return
-                row_s = clock() - began_s
-                if clock() - started_s + row_s > wishes.budget_s:
-                    if first == 0:
-                        self._leave_out([], rows[index:])
-                    return
-            first, last = last, last + 1
+    def _measure(self, repeats: int, started_s: float) -> Iterator[None]:
+        """Go through the rows while there is time, then repeat them while there is more.
 
-    def _leave_out(self, rest: Sequence[Prompt], rows: Sequence[Sequence[Prompt]]) -> None:
-        """Note what was not reached of the present row, the first of `rows`, and after it."""
-        if rest:
-            names = ", ".join(prompt.domain for prompt in rest)
+        Yields after every unit.
+        """
+        rows, most = self._rows, self._wishes.repeats or MOST_REPEATS
+        visits = [(row, range(repeats)) for row in rows]
+        visits += [(row, range(n, n + 1)) for n in range(repeats, most) for row in rows]
+        end_s = started_s + self._wishes.budget_s
+        for visit, (row, row_repeats) in enumerate(visits):
+            began_s = self._clock()
+            for repeat in row_repeats:
+                for column, prompt in enumerate(row):
+                    self._measure_unit(prompt, repeat)
+                    yield
+                    # Not even the first prompt of every domain may fit.
+                    if visit == repeat == 0 and self._clock() > end_s:
+                        self._leave_out(row[column + 1 :], rows[1:])
+                        return
+            now_s = self._clock()
+            if now_s + (now_s - began_s) > end_s:
+                self._leave_out((), rows[visit + 1 :])
+                return
+
+    def _leave_out(self, prompts: Sequence[Prompt], rows: Sequence[Sequence[Prompt]]) -> None:
+        """Note what was not reached: some prompts of a row, and whole rows."""
+        if prompts:
+            names = ", ".join(prompt.domain for prompt in prompts)
             self.left_out.append(f"domains {names}: --minutes is too short")
-        if len(rows) > 1:
-            self.left_out.append(f"{len(rows) - 1} prompts of every domain: --minutes is too short")
+        if rows:
+            self.left_out.append(f"{len(rows)} prompts of every domain: --minutes is too short")
 
-    def _measure_unit(self, prompt: Prompt, repeat: int) -> bool:
-        """Keep the runs of a unit if all of it was measured."""
+    def _measure_unit(self, prompt: Prompt, repeat: int) -> None:
+        """Keep the runs of a unit once all of it was measured."""
         policies = [*self._wishes.policies, *self.candidates.get(prompt.domain, ())]
         self._rng.shuffle(policies)
         runs = []
         for policy in policies:
             run, events = run_once(self._decoder, policy, prompt, repeat, self._wishes.max_tokens)
-            if run is None:
-                return False
             self._on_events(policy, prompt, repeat, events)
             runs.append(run)
         self.runs += runs
-        return True
 
 
 def _rows(prompts: Sequence[Prompt]) -> list[list[Prompt]]:

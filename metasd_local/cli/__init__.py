@@ -8,11 +8,14 @@ Whatever is slow to import is imported by the command that needs it.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from typing import TextIO
 
-from metasd_local.arguments import parse_arguments
+from metasd_local.arguments import COMMANDS, Request, parse_arguments
 from metasd_local.cli.output import Output
 from metasd_local.cli.surroundings import (
     DONE,
@@ -23,13 +26,16 @@ from metasd_local.cli.surroundings import (
 )
 from metasd_local.config import config_path, load_options
 from metasd_local.errors import Cancelled, MetasdError, UsageError
-from metasd_local.selection import FOR_STUDY, FOR_USE, POLICIES
+
+LLAMA_LOGGER = "metasd_local.backend.library"
+"""What llama.cpp says; of that a user sees what an error quotes."""
 
 
 def main(arguments: Sequence[str], around: Surroundings) -> int:
     """Run one command and return the exit status."""
     try:
-        status = _run_command(arguments, around)
+        with _tidy(around.output):
+            status = _run_command(arguments, around)
         # Here a reader that is gone can still be handled, at Python's exit no more.
         around.stdout.flush()
         return status
@@ -39,7 +45,7 @@ def main(arguments: Sequence[str], around: Surroundings) -> int:
     except (KeyboardInterrupt, Cancelled):
         return INTERRUPTED
     except MetasdError as error:
-        Output(around, streams=False).message(str(error))
+        around.output.message(str(error))
         return WRONG_USAGE if isinstance(error, UsageError) else FAILED
 
 
@@ -48,80 +54,40 @@ def _run_command(arguments: Sequence[str], around: Surroundings) -> int:
     if request.text is not None:
         around.stdout.write(request.text)
         return DONE
-    environment = around.environment
-    options = load_options(request.values, environment, config_path(environment))
-    if options.policy == "help" or options.policies == ("help",):
-        _list_policies(around.stdout)
-        return DONE
-    command = request.command
-    if command == "run" and _names_a_pool_only(request.words, around):
-        command = "chat"
-    match command:
-        case "chat":
-            return around.chat(options, request.words, around)
-        case "run":
-            from metasd_local.cli.run import run
-
-            return run(options, request.words, around)
-        case "bench":
-            from metasd_local.cli.bench import bench
-
-            return bench(options, request.words, request.values, around)
-        case "verify":
-            from metasd_local.cli.verify import verify
-
-            return verify(options, request.words, around)
-        case "doctor":
-            from metasd_local.cli.doctor import doctor
-
-            return doctor(options, request.words, around)
-        case "download":
-            from metasd_local.cli.download import download_models
-
-            return download_models(options, request.words, around)
-        case "ls":
-            from metasd_local.cli.models import ls
-
-            return ls(options, request.words, around)
-        case "show":
-            from metasd_local.cli.models import show
-
-            return show(options, request.words, around)
-        case "add":
-            from metasd_local.cli.own import add
-
-            return add(options, request.words, around)
-        case "rm":
-            from metasd_local.cli.own import rm
-
-            return rm(options, request.words, around)
-        case "lab simulate":
-            from metasd_local.cli.lab import run_simulation
-
-            return run_simulation(options, request.words, around)
-        case "lab emulate":
-            from metasd_local.cli.lab import run_emulation
-
-            return run_emulation(options, request.words, request.values, around)
-        case "lab make-pair":
-            from metasd_local.cli.lab import write_pair
-
-            return write_pair(options, request.words, around)
-    raise AssertionError(command)
+    options = load_options(request.typed, around.environment, config_path(around.environment))
+    runs = COMMANDS[request.command].runs
+    if not runs or _is_to_talk(request, around):
+        return around.chat(options, request.words, around)
+    module, _, function = runs.partition(":")
+    run = getattr(import_module(f"{__name__}.{module}"), function)
+    return int(run(options, request, around))
 
 
-def _names_a_pool_only(words: Sequence[str], around: Surroundings) -> bool:
-    """Tell whether `metasd run POOL` was typed on a terminal, which is to talk to that pool."""
+def _is_to_talk(request: Request, around: Surroundings) -> bool:
+    """Tell whether `metasd run POOL` was typed on a terminal."""
+    if request.command != "run" or len(request.words) != 1:
+        return False
     streams = (around.stdin, around.stdout)
     is_terminal = all(stream is not None and stream.isatty() for stream in streams)
-    return is_terminal and len(words) == 1 and around.names_pool(words[0])
+    return is_terminal and around.names_pool(request.words[0])
 
 
-def _list_policies(stdout: TextIO) -> None:
-    width = max(len(policy.name) for policy in POLICIES)
-    for title, policies in (("for use", FOR_USE), ("for study", FOR_STUDY)):
-        stdout.write(f"{title}:\n")
-        stdout.writelines(f"  {each.name:{width}}  {each.summary}\n" for each in policies)
+@contextmanager
+def _tidy(output: Output) -> Iterator[None]:
+    """Show what the package warns of on lines of their own, and leave no line open."""
+
+    class Messages(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            output.message(record.getMessage())
+
+    log, messages = logging.getLogger("metasd_local"), Messages(logging.WARNING)
+    messages.addFilter(lambda record: record.name != LLAMA_LOGGER)
+    log.addHandler(messages)
+    try:
+        yield
+    finally:
+        log.removeHandler(messages)
+        output.end()
 
 
 def _silence(stream: TextIO) -> None:

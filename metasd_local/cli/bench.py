@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metasd_local.arguments import Request
 from metasd_local.bench.prompts import Prompt, read_prompts, select_domains
 from metasd_local.bench.schedule import Wishes
-from metasd_local.cli.measurement import Measurement
+from metasd_local.cli.measurement import measurement
 from metasd_local.cli.surroundings import Surroundings
-from metasd_local.errors import UsageError
 from metasd_local.events import Event
 from metasd_local.options import Options
 from metasd_local.protocols import PLAIN
@@ -31,32 +30,22 @@ SAID_HERE = (
 """Options that count only if they are typed: a chat's settings must not change a measurement."""
 
 
-def bench(
-    options: Options, words: Sequence[str], typed: Mapping[str, Any], around: Surroundings
-) -> int:
+def bench(options: Options, request: Request, around: Surroundings) -> int:
     """Compare policies on a pool."""
-    if len(words) > 1:
-        raise UsageError(f"found {len(words)} words, expected [POOL] (see metasd bench --help)")
-    options = own_options(options, typed)
+    options = own_options(options, request.typed)
     prompts = read_prompts(Path(options.prompts) if options.prompts else None)
     if options.domains:
         prompts = select_domains(prompts, options.domains)
     prompts = tuple(dict.fromkeys(prompts))  # a prompt decoded twice would count twice
-    with ExitStack() as stack:
-        measurement = stack.enter_context(Measurement(options, around))
-        pool = measurement.load(
-            lambda on_progress: around.open_pool(options, *words, on_progress=on_progress)
-        )
-        stack.callback(pool.close)
+    with measurement(options, request, request.first_word, around) as measuring:
+        pool = measuring.pool
         decoder = _PoolDecoder(pool, options)
         arms = [drafter.name for drafter in pool.drafters]
         policies = choose_policies(options, arms)
         for policy in policies:
             decoder.session(policy)  # what cannot be is said before anything is measured
-        setup = decoder.session(PLAIN).setup
-        return measurement.run(
+        return measuring.run(
             decoder,
-            pool,
             Wishes(
                 prompts=prompts,
                 policies=policies,
@@ -65,7 +54,7 @@ def bench(
                 budget_s=60 * (options.minutes or DEFAULT_MINUTES),
                 repeats=options.repeats,
             ),
-            setup,
+            decoder.session(PLAIN).setup,
             emulated=False,
         )
 

@@ -5,32 +5,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from metasd_local.arguments import Request
 from metasd_local.catalogue import DrafterEntry, Pool, read_catalogue
-from metasd_local.cli.output import Output
-from metasd_local.cli.pools import report
 from metasd_local.cli.surroundings import DONE, FAILED, Interrupts, Surroundings
 from metasd_local.config import state_path
 from metasd_local.doctor.costs import CostsMeter
 from metasd_local.doctor.machine import examine_machine
 from metasd_local.doctor.pool import PoolExamination
 from metasd_local.doctor.report import is_ok, lines, to_json
-from metasd_local.errors import Cancelled, UsageError
-from metasd_local.fit import COSTS_FILE
+from metasd_local.errors import Cancelled
 from metasd_local.interrupt import Interrupt
+from metasd_local.kept import COSTS_FILE
 from metasd_local.local import find_source, named_drafter, named_pool
 from metasd_local.options import Options
 from metasd_local.protocols import NGRAM
 
 
-def doctor(options: Options, words: Sequence[str], around: Surroundings) -> int:
+def doctor(options: Options, request: Request, around: Surroundings) -> int:
     """Examine the machine and one pool in depth, or all that are here."""
-    if len(words) > 1:
-        raise UsageError(f"found {len(words)} words, expected [POOL] (see metasd doctor --help)")
-    output = Output(around, streams=False)
     catalogue = read_catalogue(around.environment)
     pools = [pool for pool in catalogue if find_source(pool.target)]
-    if words:
-        pools = [_with_drafters(named_pool(words[0], catalogue), options.drafters)]
+    for name in request.words:
+        pools = [_with_drafters(named_pool(name, catalogue), options.drafters)]
     with Interrupts() as interrupts:
         interrupt = Interrupt()
         interrupts.stop = interrupt.set
@@ -38,20 +34,18 @@ def doctor(options: Options, words: Sequence[str], around: Surroundings) -> int:
         def on_step(what: str, share: float | None) -> None:
             if interrupts.has_happened:
                 raise Cancelled("stopped")
-            output.progress(what, share)
+            around.output.progress(what, share)
 
         machine = examine_machine()
         meter = CostsMeter(
             num_threads=options.threads or machine.threads.num_threads,
             costs_path=state_path(around.environment) / COSTS_FILE,
             interrupt=interrupt,
-            measures=bool(words),
+            measures=bool(request.words),
         )
-        try:
-            reports = [PoolExamination(pool, options, meter, on_step).run() for pool in pools]
-        finally:
-            output.end()
-    report(to_json(machine, reports), lines(machine, reports), options, around)
+        reports = [PoolExamination(pool, options, meter, on_step).run() for pool in pools]
+    document, text = to_json(machine, reports), lines(machine, reports)
+    around.output.report(document, text, as_json=options.json)
     return DONE if is_ok(reports) else FAILED
 
 
@@ -62,8 +56,9 @@ def _with_drafters(pool: Pool, names: Sequence[str] | None) -> Pool:
     known = {drafter.name: drafter for drafter in pool.drafters}
     chosen = []
     for name in names:
-        if name != NGRAM and name not in known:
-            found = named_drafter(name, list(known))
-            known[name] = DrafterEntry(found.name, found.path)
-        chosen += [known[name]] if name != NGRAM else []
+        if name in known:
+            chosen.append(known[name])
+        elif name != NGRAM:
+            found = named_drafter(name, [*known])
+            chosen.append(DrafterEntry(found.name, found.path))
     return dataclasses.replace(pool, drafters=tuple(chosen))

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 
+from metasd_local.arguments import Request
 from metasd_local.catalogue import DEFAULT_DOWNLOAD, HubFile, read_catalogue
 from metasd_local.cli.output import Output
 from metasd_local.cli.progress import Bars, JsonLines, Lines, View
@@ -21,13 +22,11 @@ from metasd_local.repository import parse_repository
 from metasd_local.text import size_text
 
 
-def download_models(options: Options, words: Sequence[str], around: Surroundings) -> int:
+def download_models(options: Options, request: Request, around: Surroundings) -> int:
     """Fetch what is missing."""
-    if len(words) > 1:
-        raise UsageError(f"found {len(words)} words, expected POOL (see metasd download --help)")
-    text = words[0] if words else DEFAULT_DOWNLOAD
+    text = request.first_word or DEFAULT_DOWNLOAD
     wanted = _wanted(text, around)
-    output = Output(around, streams=False)
+    output = around.output
     json_lines = JsonLines(around.stdout) if options.json else None
     stop = threading.Event()
 

@@ -3,98 +3,80 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from metasd_local.arguments import Request
 from metasd_local.bench.prompts import select_domains
 from metasd_local.bench.schedule import Wishes
 from metasd_local.cli.bench import DEFAULT_MINUTES, MAX_BENCH_TOKENS, choose_policies, own_options
-from metasd_local.cli.measurement import Measurement
-from metasd_local.cli.output import Output
+from metasd_local.cli.measurement import measurement
 from metasd_local.cli.surroundings import DONE, Surroundings
 from metasd_local.costs import RunningCosts
+from metasd_local.drafters.model import EVALUATED_ROWS
 from metasd_local.errors import UsageError
-from metasd_local.lab.emulate import emulated_prompts
+from metasd_local.lab.emulate import Emulation, emulated_prompts
 from metasd_local.lab.pair import VOCABULARY_SIZES, make_pair
-from metasd_local.lab.profile import find_profile
-from metasd_local.lab.simulate import DEFAULT_CURVE, simulate
+from metasd_local.lab.profile import Profile, find_profile
+from metasd_local.lab.simulate import DEFAULT_CURVE, NUMBERS_OF_DRAFTERS, simulate
 from metasd_local.lab.traces import arm_names
-from metasd_local.options import Options
+from metasd_local.options import MAX_WINDOW, Options
 from metasd_local.protocols import PLAIN, Policy
 from metasd_local.selection import COMPARED
-from metasd_local.selection.factory import make_policy, policy_window
-from metasd_local.selection.specification import parse_policy
+from metasd_local.selection.factory import choose_policy
+
+if TYPE_CHECKING:
+    from metasd_local.compose import OpenPool
 
 NUM_EMULATED_PROMPTS = 12
-NUM_SIMULATED_DRAFTERS = (2, 4, 8, 16)
 
 
-def run_simulation(options: Options, words: Sequence[str], around: Surroundings) -> int:
+def run_simulation(options: Options, _: Request, around: Surroundings) -> int:
     """Compare policies on drawn traces."""
-    if words:
-        raise UsageError(f"found {words[0]!r}, expected no word (see metasd lab simulate --help)")
-    output = Output(around, streams=False)
     factories = {}
     for text in options.policies or COMPARED:
-        factory = partial(_seeded_policy, text)
+        factory = partial(_simulated_policy, text)
         factory(np.random.default_rng(0))  # what cannot be is said first
         factories[text] = factory
     found = simulate(
         factories,
-        arms=NUM_SIMULATED_DRAFTERS,
         seed=options.seed or 0,
-        on_progress=partial(output.progress, "simulating"),
+        on_progress=partial(around.output.progress, "simulating"),
     )
-    output.end()
-    text = json.dumps(found.to_json(), indent=1) if options.json else "\n".join(found.lines())
-    around.stdout.write(text + "\n")
+    around.output.report(found.to_json(), found.lines(), as_json=options.json)
     return DONE
 
 
-def _seeded_policy(text: str, rng: np.random.Generator) -> Policy:
-    specification = parse_policy(text)
-    known = arm_names(max(NUM_SIMULATED_DRAFTERS))
-    if specification.drafter not in (None, *known):
-        raise UsageError(
-            f"--policies {text}: no simulated drafter is named {specification.drafter!r}; "
-            f"expected one of {', '.join(known)}"
-        )
-    window = policy_window(specification, None)
-    return make_policy(specification, window, int(rng.integers(2**32)), RunningCosts(DEFAULT_CURVE))
+def _simulated_policy(text: str, rng: np.random.Generator) -> Policy:
+    seed = int(rng.integers(2**32))
+    chosen = choose_policy(text, seed=seed, costs=RunningCosts(DEFAULT_CURVE))
+    chosen.check_arm(arm_names(max(NUMBERS_OF_DRAFTERS)))
+    return chosen.policy
 
 
-def run_emulation(
-    options: Options, words: Sequence[str], typed: Mapping[str, Any], around: Surroundings
-) -> int:
+def run_emulation(options: Options, request: Request, around: Surroundings) -> int:
     """Bench real models with the acceptance of a profile."""
-    if not 1 <= len(words) <= 2:
-        raise UsageError("expected PROFILE [POOL] (see metasd lab emulate --help)")
-    profile = find_profile(words[0])
-    options = own_options(options, typed)
+    profile = find_profile(request.words[0])
+    pool_name = next(iter(request.words[1:]), None)
+    options = own_options(options, request.typed)
     max_tokens = options.max_tokens or MAX_BENCH_TOKENS
     if options.ctx is None:
         options = dataclasses.replace(options, ctx=profile.prompt_tokens + max_tokens)
     prompts = emulated_prompts(profile, NUM_EMULATED_PROMPTS)
     if options.domains:
         prompts = select_domains(prompts, options.domains)
-    with ExitStack() as stack:
-        measurement = stack.enter_context(Measurement(options, around))
-        pool = measurement.load(partial(around.open_pool, options, *words[1:]))
-        stack.callback(pool.close)
-        emulation = pool.emulation(profile, options)
+    with measurement(options, request, pool_name, around) as measuring:
+        pool = measuring.pool
+        emulation = _emulation(pool, profile, options)
         policies = choose_policies(options, emulation.arms)
         for policy in policies:
             emulation.make_policy(policy)
         setup = pool.session(dataclasses.replace(options, policy=PLAIN)).setup
-        return measurement.run(
+        return measuring.run(
             emulation,
-            pool,
             Wishes(
                 prompts=prompts,
                 policies=policies,
@@ -108,13 +90,45 @@ def run_emulation(
         )
 
 
-def write_pair(options: Options, words: Sequence[str], around: Surroundings) -> int:
+def _emulation(pool: OpenPool, profile: Profile, options: Options) -> Emulation:
+    """Return what decodes with the models of a pool and the acceptance of a profile.
+
+    A drafter of the profile computes with the pool's drafter of that name, else with its first.
+    Raises UsageError and BackendError.
+    """
+    weights = pool.models.drafter_weights
+    if profile.drafters and not weights:
+        raise UsageError(
+            f"the pool has no model drafter, profile {profile.name} needs one; "
+            "add --drafters FILE.gguf"
+        )
+    context_size = pool.target.context_size
+    first = next(iter(weights), "")
+    models = {
+        name: pool.loader.open(
+            weights[name if name in weights else first], context_size, max_rows=EVALUATED_ROWS
+        )
+        for name in profile.drafters
+    }
+    return Emulation(
+        profile,
+        target=pool.target,
+        models=models,
+        # With overlaps, for the policies that look at them.
+        scheme=pool.scheme(dataclasses.replace(options, policy="ucb", window=MAX_WINDOW)),
+        interrupt=pool.interrupt,
+        costs=pool.kept.costs,
+        watch=pool.watch,
+        window=options.window,
+        seed=options.seed or 0,
+    )
+
+
+def write_pair(options: Options, request: Request, around: Surroundings) -> int:
     """Write a target and a drafter with random weights."""
-    if len(words) != 1:
-        raise UsageError("expected DIR, where to write to (see metasd lab make-pair --help)")
     vocabulary = VOCABULARY_SIZES[options.vocab or "32k"]
     paths = make_pair(
-        Path(words[0]),
+        Path(request.words[0]),
         target_params=options.target_params or 350_000_000,
         drafter_params=options.drafter_params or 30_000_000,
         vocabulary=Path(options.vocab_from) if options.vocab_from else vocabulary,

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from metasd_local.arguments import Request
 from metasd_local.catalogue import read_catalogue
-from metasd_local.cli.output import Output
-from metasd_local.cli.pools import is_to_fetch, pool_json, pool_of, report
+from metasd_local.cli.pools import existing_pool, is_to_fetch, pool_json
 from metasd_local.cli.surroundings import DONE, Surroundings
-from metasd_local.errors import UsageError
 from metasd_local.hub import cache_folder
 from metasd_local.local import default_pool
 from metasd_local.options import Options
 from metasd_local.text import size_text
 
 
-def ls(options: Options, words: Sequence[str], around: Surroundings) -> int:
+def ls(options: Options, _: Request, around: Surroundings) -> int:
     """List the pools, and with `--found` the models of other tools."""
-    if words:
-        raise UsageError(f"found {words[0]!r}, expected no word; for one pool: metasd show POOL")
     catalogue = read_catalogue(around.environment)
     default = default_pool(catalogue, around.environment)
     pools = [pool_json(pool) for pool in catalogue]
@@ -33,15 +29,15 @@ def ls(options: Options, words: Sequence[str], around: Surroundings) -> int:
         found, found_lines = _found(around)
         document |= found
         lines += found_lines
-    report(document, lines, options, around)
+    around.output.report(document, lines, as_json=options.json)
     if not options.json and any(map(is_to_fetch, pools)):
-        Output(around, streams=False).message("to fetch what is not here: metasd download POOL")
+        around.output.message("to fetch what is not here: metasd download POOL")
     return DONE
 
 
-def show(options: Options, words: Sequence[str], around: Surroundings) -> int:
+def show(options: Options, request: Request, around: Surroundings) -> int:
     """Show one pool."""
-    pool = pool_of(words, read_catalogue(around.environment), "show")
+    pool = existing_pool(request.words[0], read_catalogue(around.environment))
     document = pool_json(pool)
     sampling = ", ".join(f"{name} {value:g}" for name, value in document["sampling"].items())
     facts = {
@@ -66,17 +62,15 @@ def show(options: Options, words: Sequence[str], around: Surroundings) -> int:
         lines += [f"  {'':{width}}  {place}"]
     if is_to_fetch(document):
         lines.append(f"to fetch what is not here: metasd download {pool.name}")
-    report(document, lines, options, around)
+    around.output.report(document, lines, as_json=options.json)
     return DONE
 
 
 def _found(around: Surroundings) -> tuple[dict[str, Any], list[str]]:
     from metasd_local.found import find_models, find_pairs
 
-    output = Output(around, streams=False)
     models = find_models(around.environment, cache_folder())
-    pairs = find_pairs(models, partial(output.progress, "comparing vocabularies"))
-    output.end()
+    pairs = find_pairs(models, partial(around.output.progress, "comparing vocabularies"))
     lines = ["", "GGUF files on this machine:" if models else "No GGUF file was found."]
     lines += [
         f"  {size_text(model.size_bytes):>8}  {model.architecture or '?':10}  {model.tool}: "

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TextIO
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TextIO
 
-from metasd_local.cli.surroundings import Surroundings
 from metasd_local.events import Event, Notice, TextPiece
+from metasd_local.text import printable
+
+if TYPE_CHECKING:
+    from metasd_local.cli.surroundings import Surroundings
 
 
 class Output:
-    """Shows one answer: text as it comes on stdout, all else on stderr, never mixed in a line."""
+    """Knows which line is open on which stream; a process has one, see `Surroundings.output`."""
 
-    def __init__(self, around: Surroundings, *, streams: bool) -> None:
-        from metasd_local.text import printable
-
-        self.answer = ""
-        self.reasoning = ""
-        self._printable = printable
+    def __init__(self, around: Surroundings) -> None:
         self._stdout = around.stdout
         self._stderr = around.stderr
-        self._streams = streams
         self._out_is_terminal = around.stdout.isatty()
         self._err_is_terminal = around.stderr.isatty()
         self._dims = not around.environment.get("NO_COLOR")
@@ -28,30 +27,31 @@ class Output:
         self._open: TextIO | None = None
         """The stream whose last line is not finished."""
 
+    def report(
+        self, document: Mapping[str, Any], lines: Iterable[str], *, as_json: bool | None
+    ) -> None:
+        """Write a result: the one or the other."""
+        text = json.dumps(document, indent=1) if as_json else "\n".join(map(printable, lines))
+        self.end()
+        self._stdout.write(text + "\n")
+
     def progress(self, what: str, share: float | None = None) -> None:
         """Show how much of something is done, if somebody is looking."""
         if self._err_is_terminal:
-            text = self._printable(what) + ("" if share is None else f" {share:4.0%}")
+            text = printable(what) + ("" if share is None else f" {share:4.0%}")
             self._stderr.write(f"\r{text.ljust(self._num_columns)}")
             self._stderr.flush()
             self._num_columns = len(text)
 
     def show(self, event: Event) -> None:
-        """Show what an event has to say to a reader."""
+        """Show what an event has to say to a reader: of an answer every piece as it comes."""
         if isinstance(event, Notice):
             self.message(event.text)
-        elif isinstance(event, TextPiece) and event.kind == "reasoning":
-            self.reasoning += event.text
-            self._show_reasoning(event.text)
-        elif isinstance(event, TextPiece):
-            self.answer += event.text
-            if self._streams:
-                text = self._printable(event.text) if self._out_is_terminal else event.text
-                self._write(self._stdout, text, text)
-
-    def _show_reasoning(self, text: str) -> None:
-        if self._streams and self._err_is_terminal:
-            text = self._printable(text)
+        elif isinstance(event, TextPiece) and event.kind == "answer":
+            text = printable(event.text) if self._out_is_terminal else event.text
+            self._write(self._stdout, text, text)
+        elif isinstance(event, TextPiece) and self._err_is_terminal:
+            text = printable(event.text)
             self._write(self._stderr, text, f"\x1b[2m{text}\x1b[22m" if self._dims else text)
 
     def _write(self, stream: TextIO, text: str, dressed: str) -> None:
@@ -70,7 +70,7 @@ class Output:
     def line(self, text: str) -> None:
         """Write a line to stderr."""
         self.end()
-        self._stderr.write(self._printable(text) + "\n")
+        self._stderr.write(printable(text) + "\n")
         self._stderr.flush()
 
     def end(self) -> None:

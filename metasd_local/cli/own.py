@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-from metasd_local.arguments import ALIASES, COMMANDS
+from metasd_local.arguments import ALIASES, COMMANDS, Request
 from metasd_local.catalogue import (
     NAME_RULE,
     DrafterEntry,
@@ -17,8 +17,7 @@ from metasd_local.catalogue import (
     is_pool_name,
     read_catalogue,
 )
-from metasd_local.cli.output import Output
-from metasd_local.cli.pools import pool_json, pool_of, report
+from metasd_local.cli.pools import existing_pool, pool_json
 from metasd_local.cli.surroundings import DONE, FAILED, Surroundings
 from metasd_local.config import models_path
 from metasd_local.errors import UsageError
@@ -29,11 +28,11 @@ from metasd_local.removal import plan_removal, remove
 from metasd_local.text import size_text
 
 
-def add(options: Options, words: Sequence[str], around: Surroundings) -> int:
+def add(options: Options, request: Request, around: Surroundings) -> int:
     """Write a pool of the user's own."""
-    if len(words) != 1 or options.target is None:
-        raise UsageError("expected NAME --target FILE [--drafter FILE]... (see metasd add --help)")
-    (name,) = words
+    if options.target is None:
+        raise UsageError(f"found no --target, expected {COMMANDS['add'].usage}")
+    (name,) = request.words
     if not is_pool_name(name):
         raise UsageError(f"found the name {name!r}, expected {NAME_RULE}")
     if name in COMMANDS or name in ALIASES:
@@ -56,18 +55,18 @@ def add(options: Options, words: Sequence[str], around: Surroundings) -> int:
     drafters = ", ".join(drafter.name for drafter in pool.drafters)
     lines += [f"its drafters: {drafters}"] if drafters else []
     lines.append(f"To check it: metasd doctor {name}")
-    report(document, lines, options, around)
+    around.output.report(document, lines, as_json=options.json)
     return DONE
 
 
-def rm(options: Options, words: Sequence[str], around: Surroundings) -> int:
+def rm(options: Options, request: Request, around: Surroundings) -> int:
     """Remove a pool's files from the cache, and the pool if it is the user's own."""
     catalogue = read_catalogue(around.environment)
-    pool = pool_of(words, catalogue, "rm")
+    pool = existing_pool(request.words[0], catalogue)
     removal = plan_removal(pool, catalogue)
     own = models_path(around.environment)
     is_own = pool.defined_in == own
-    output = Output(around, streams=False)
+    output = around.output
     for path in removal.paths:
         size = size_text(path.stat().st_size) if os.path.isfile(path) else "broken"
         output.line(f"  {size:>7}  {path}")
@@ -89,7 +88,7 @@ def rm(options: Options, words: Sequence[str], around: Surroundings) -> int:
     }
     freed = f", {size_text(freed_bytes)}" if num_paths else ""
     line = f"removed {what}{freed}" if is_agreed else "nothing was removed"
-    report(document, [line], options, around)
+    output.report(document, [line], as_json=options.json)
     return DONE if is_agreed else FAILED
 
 

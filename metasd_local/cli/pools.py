@@ -1,26 +1,19 @@
-"""What the catalogue's commands say of pools, as JSON and in words."""
+"""What the catalogue's commands say of pools."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from metasd_local.catalogue import Catalogue, HubFile, Pool, Source
-from metasd_local.cli.surroundings import Surroundings
-from metasd_local.errors import ModelError, UsageError
+from metasd_local.errors import ModelError
 from metasd_local.local import find_source, local_bytes, named_pool
 from metasd_local.model_files import size_of_parts
-from metasd_local.options import Options
-from metasd_local.text import printable
 
 
-def pool_of(words: Sequence[str], catalogue: Catalogue, command: str) -> Pool:
-    """Return the pool that a command was given. Raise UsageError."""
-    if len(words) != 1:
-        raise UsageError(f"found {len(words)} words, expected POOL (see metasd {command} --help)")
-    pool = named_pool(words[0], catalogue)
+def existing_pool(text: str, catalogue: Catalogue) -> Pool:
+    """Return the pool that a text names; raise ModelError where it is a file that is not there."""
+    pool = named_pool(text, catalogue)
     if not pool.defined_in and find_source(pool.target) is None:
         raise ModelError(f"{pool.target} is not a file; expected a GGUF file: check the path")
     return pool
@@ -76,11 +69,3 @@ def is_to_fetch(pool: dict[str, Any]) -> bool:
     """Tell whether a download would help a pool of `pool_json`."""
     files = (pool["target"], *pool["drafters"])
     return any(each["repo"] and not each["is_here"] for each in files)
-
-
-def report(
-    document: dict[str, Any], lines: Iterable[str], options: Options, around: Surroundings
-) -> None:
-    """Print the one or the other."""
-    text = json.dumps(document, indent=1) if options.json else "\n".join(map(printable, lines))
-    around.stdout.write(text + "\n")

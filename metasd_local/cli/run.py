@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from metasd_local.cli.output import Output
-from metasd_local.cli.surroundings import DONE, INTERRUPTED, Interrupts, Surroundings
-from metasd_local.errors import MetasdError, UsageError
-from metasd_local.events import Event, PromptRead
+from metasd_local.arguments import Request
+from metasd_local.cli.surroundings import DONE, INTERRUPTED, Surroundings, opened_pool
+from metasd_local.errors import UsageError
+from metasd_local.events import Event, PromptRead, TextKind, TextPiece
 from metasd_local.options import MAX_RUN_TOKENS, Options
 from metasd_local.replay import record
 from metasd_local.stats import Snapshot, Stats, summary_line
@@ -27,47 +26,17 @@ if TYPE_CHECKING:
 NUM_DRAWN_SEEDS = 1_000_000
 
 
-class _Complaints(logging.Handler):
-    """Shows warnings of the log as messages, for a line may be open."""
-
-    def __init__(self, output: Output) -> None:
-        super().__init__(logging.WARNING)
-        self._output = output
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Show one."""
-        self._output.message(record.getMessage())
-
-
-def run(options: Options, words: Sequence[str], around: Surroundings) -> int:
+def run(options: Options, request: Request, around: Surroundings) -> int:
     """Answer once."""
-    pool, prompt = _read_prompt(words, around)
+    name, prompt = _read_prompt(request.words, around)
     is_drawn = options.seed is None
     seed = secrets.randbelow(NUM_DRAWN_SEEDS) if options.seed is None else options.seed
-    output = Output(around, streams=not options.json)
-    stats = Stats()
-    complaints, log = _Complaints(output), logging.getLogger("metasd_local.state")
+    output, stats = around.output, Stats()
+    said: dict[TextKind, str] = {"answer": "", "reasoning": ""}
     with ExitStack() as stack:
-        stack.callback(log.removeHandler, complaints)
-        log.addHandler(complaints)
         trace = stack.enter_context(TraceWriter(Path(options.trace))) if options.trace else None
-        interrupts = stack.enter_context(Interrupts())
-
-        def on_progress(share: float) -> bool:
-            output.progress("loading", share)
-            return not interrupts.has_happened
-
-        stack.callback(output.end)
-        try:
-            session = around.open_session(options, pool, on_progress=on_progress)
-        except MetasdError:
-            if interrupts.has_happened:
-                return INTERRUPTED
-            raise
-        stack.callback(session.close)
-        interrupts.stop = session.interrupt
-        if interrupts.has_happened:
-            return INTERRUPTED
+        pool, interrupts = stack.enter_context(opened_pool(options, name, around))
+        session = pool.session(options)
         events: Iterator[Event] = session.send(
             prompt, seed=seed, max_tokens=options.max_tokens or MAX_RUN_TOKENS
         )
@@ -79,13 +48,15 @@ def run(options: Options, words: Sequence[str], around: Surroundings) -> int:
                 session.interrupt()
             if isinstance(event, PromptRead):
                 stats.begin(session.prompt_tokens)
+            elif isinstance(event, TextPiece):
+                said[event.kind] += event.text
             stats.observe(event)
-            output.show(event)
+            if not (options.json and isinstance(event, TextPiece)):
+                output.show(event)
         output.end()
         if options.json:
-            document = _result(output, session.setup, seed, stats.snapshot)
+            document = _result(said, session.setup, seed, stats.snapshot)
             around.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
-            around.stdout.flush()
         else:
             shows_seed = is_drawn and session.setup.sampling.temperature > 0
             output.line(summary_line(stats.snapshot, seed if shows_seed else None))
@@ -94,10 +65,6 @@ def run(options: Options, words: Sequence[str], around: Surroundings) -> int:
 
 def _read_prompt(words: Sequence[str], around: Surroundings) -> tuple[str | None, str]:
     """Return the pool, if one was named, and the prompt with what came through a pipe."""
-    if len(words) > 2:
-        raise UsageError(
-            f"found {len(words)} words, expected [POOL] PROMPT; put the prompt in quotes"
-        )
     stdin = around.stdin
     is_piped = stdin is not None and not stdin.closed and not stdin.isatty()
     prompt = words[-1] if words else ""
@@ -129,11 +96,13 @@ def _read_text(stdin: TextIO) -> str:
         raise UsageError(f"stdin is no UTF-8 text: {error}") from error
 
 
-def _result(output: Output, setup: Setup, seed: int, snapshot: Snapshot) -> dict[str, Any]:
+def _result(
+    said: Mapping[TextKind, str], setup: Setup, seed: int, snapshot: Snapshot
+) -> dict[str, Any]:
     sampling = setup.sampling
     return {
-        "text": output.answer,
-        "reasoning": output.reasoning,
+        "text": said["answer"],
+        "reasoning": said["reasoning"],
         "finish_reason": snapshot.finish_reason,
         "pool": setup.pool,
         "policy": setup.policy,

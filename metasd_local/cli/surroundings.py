@@ -6,39 +6,43 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from metasd_local.cli.output import Output
 from metasd_local.config import state_path
+from metasd_local.errors import Cancelled
 
 if TYPE_CHECKING:
     from metasd_local.compose import OpenPool
     from metasd_local.options import Options
-    from metasd_local.session import Session
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Surroundings:
-    """What the process finds around it: streams, environment, and the way to a session."""
+    """What the process finds around it: streams, environment, and the way to the models."""
 
     stdin: TextIO | None
     stdout: TextIO
     stderr: TextIO
     environment: Mapping[str, str]
-    open_session: Callable[..., Session]
-    """`compose.open_session`."""
     open_pool: Callable[..., OpenPool]
-    """`compose.open_pool`."""
+    """`compose.open_pool`, all but `options`, `pool` and `on_progress` already given."""
     names_pool: Callable[[str], bool]
     """`local.names_pool`."""
     chat: Callable[[Options, Sequence[str], Surroundings], int]
     """`tui.start.chat`, which this package knows nothing of: it takes the words after `chat`."""
-    arguments: Sequence[str] = ()
-    """What was typed."""
+
+    @cached_property
+    def output(self) -> Output:
+        """Return what writes on these streams, for all who do."""
+        return Output(self)
 
 
 def process_surroundings(
@@ -51,11 +55,6 @@ def process_surroundings(
             stream.reconfigure(encoding=encoding, errors="replace")
 
     # Imported when they are needed: `metasd --help` needs none of it.
-    def open_session(*arguments: Any, **keywords: Any) -> Session:
-        from metasd_local.compose import open_session
-
-        return open_session(*arguments, **keywords, state_path=state_path(os.environ))
-
     def open_pool(*arguments: Any, **keywords: Any) -> OpenPool:
         from metasd_local.compose import open_pool
 
@@ -71,11 +70,9 @@ def process_surroundings(
         stdout=sys.stdout,
         stderr=sys.stderr,
         environment=os.environ,
-        open_session=open_session,
         open_pool=open_pool,
         names_pool=names_pool,
         chat=chat,
-        arguments=sys.argv[1:],
     )
 
 
@@ -101,3 +98,25 @@ class Interrupts:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         self.has_happened = True
         self.stop()
+
+
+@contextmanager
+def opened_pool(
+    options: Options, name: str | None, around: Surroundings
+) -> Iterator[tuple[OpenPool, Interrupts]]:
+    """Open a pool with progress; Ctrl-C stops the loading, and then what is decoded with it.
+
+    Raises what `compose.open_pool` raises, and Cancelled.
+    """
+    with Interrupts() as interrupts:
+
+        def on_progress(share: float) -> bool:
+            around.output.progress("loading", share)
+            return not interrupts.has_happened
+
+        with closing(around.open_pool(options, name, on_progress=on_progress)) as pool:
+            around.output.end()
+            interrupts.stop = pool.interrupt.set
+            if interrupts.has_happened:
+                raise Cancelled("stopped while loading")
+            yield pool, interrupts

@@ -25,6 +25,14 @@ from metasd_local.protocols import NGRAM
 from metasd_local.text import size_text
 
 
+class _Unusable(Exception):
+    """A model cannot be used; rule: as in `DrafterReport`."""
+
+    def __init__(self, rule: str, detail: str, advice: str = "", state: State = "fail") -> None:
+        super().__init__(detail)
+        self.rule, self.detail, self.advice, self.state = rule, detail, advice, state
+
+
 class PoolExamination:
     """Looks at one pool; what is wrong with it ends in its report, not in an error.
 
@@ -44,78 +52,74 @@ class PoolExamination:
         self._on_step = on_step
         self._target = _locate(pool.target)
         self._drafters = {drafter.name: _locate(drafter.source) for drafter in pool.drafters}
+        self._resources = ExitStack()
         self._fetch = f"metasd download {pool.name}"
         self.report = PoolReport(pool.name, str(self._target or "not on this machine"))
 
     def run(self) -> PoolReport:
         """Examine the pool. Raises Cancelled."""
         report = self.report
-        with ExitStack() as resources:
-            target = self._open(self._target, resources)
-            if isinstance(target, tuple):
-                report.add("fail", "target", *target[1:])
-                for name, path in self._drafters.items():
-                    self._examine_drafter(name, path, None, resources)
-                return report
-            info = target.info
-            report.rollback, report.ready = info.rollback, True
-            report.add(
-                "ok",
-                "target",
-                f"{info.name} ({info.architecture}), {info.num_parameters / 1e6:,.0f} million "
-                f"parameters, trained on {info.trained_context} tokens",
-            )
+        with self._resources:
+            target = self._examine_target()
             usable: dict[str, LlamaWeights] = {}
             for name, path in self._drafters.items():
-                drafter = self._examine_drafter(name, path, target, resources)
+                drafter = self._examine_drafter(name, path, target)
                 if drafter is not None:
                     usable[name] = drafter
+            if target is None:
+                return report
             placement = self._reckon(target, usable)
         if self._meter.measures:
             self._check_sums()
-        if info.rollback == "none":
+        if report.rollback == "none":
             report.add("warn", "rollback", "cannot forget rejected tokens: decodes plainly")
         elif placement is not None and report.ready:
-            self._show_costs(placement, list(usable))
+            paths = {name: each.info.path for name, each in usable.items()}
+            self._show_costs(placement, target.info.path, paths)
         return report
 
-    def _open(self, path: Path | None, resources: ExitStack) -> LlamaWeights | tuple[str, str, str]:
-        """Read everything but the weights, or return the rule that breaks, details and advice."""
+    def _open(self, path: Path | None) -> LlamaWeights:
+        """Read everything but the weights; raise _Unusable."""
         if path is None:
-            return "file", "not on this machine", self._fetch
+            raise _Unusable("file", "not on this machine", self._fetch, "warn")
         try:
             weights = LlamaWeights(path, is_simulated=True)
         except IncompatibleVocabulary as error:
-            return "vocabulary", str(error), ""
+            raise _Unusable("vocabulary", str(error)) from error
         except ModelError as error:
-            return "file", str(error), ""
-        resources.callback(weights.close)
+            raise _Unusable("file", str(error)) from error
+        self._resources.callback(weights.close)
         return weights
 
-    def _examine_drafter(
-        self, name: str, path: Path | None, target: LlamaWeights | None, resources: ExitStack
-    ) -> LlamaWeights | None:
-        def tell(rule: str | None, detail: str, advice: str = "") -> None:
-            self.report.drafters.append(DrafterReport(name, rule is None, rule, detail))
-            if rule != "target":
-                state: State = "ok" if rule is None else "fail" if path else "warn"
-                found = detail if rule in (None, "file", "vocabulary") else f"{rule}: {detail}"
-                self.report.add(state, f"drafter {name}", found, advice)
+    def _examine_target(self) -> LlamaWeights | None:
+        report = self.report
+        try:
+            target = self._open(self._target)
+        except _Unusable as found:
+            report.add("fail", "target", found.detail, found.advice)
+            return None
+        info = target.info
+        report.rollback, report.ready = info.rollback, True
+        report.add(
+            "ok",
+            "target",
+            f"{info.name} ({info.architecture}), {info.num_parameters / 1e6:,.0f} million "
+            f"parameters, trained on {info.trained_context} tokens",
+        )
+        return target
 
-        drafter = self._open(path, resources)
-        if isinstance(drafter, tuple):
-            tell(*drafter)
-        elif target is None:
-            tell("target", "no target to fit")
-        else:
-            results = check_drafter(target, drafter)
-            for result in results:
-                if not result.holds:
-                    tell(result.rule, result.detail, "choose another drafter")
-                    return None
-            tell(None, f"{len(results)} rules hold, {results[-2].detail}")
-            return drafter
-        return None
+    def _examine_drafter(
+        self, name: str, path: Path | None, target: LlamaWeights | None
+    ) -> LlamaWeights | None:
+        try:
+            drafter = self._open(path)
+            detail = _check_fit(target, drafter)
+        except _Unusable as found:
+            drafter_report = DrafterReport(name, found.rule, found.detail)
+            self.report.add_drafter(found.state, drafter_report, found.advice)
+            return None
+        self.report.add_drafter("ok", DrafterReport(name, None, detail))
+        return drafter
 
     def _check_sums(self) -> None:
         """Compare files that the Hugging Face cache names by their hash with that name."""
@@ -188,19 +192,17 @@ class PoolExamination:
             )
         return placement
 
-    def _show_costs(self, placement: Placement, drafters: list[str]) -> None:
+    def _show_costs(self, placement: Placement, target: Path, drafters: Mapping[str, Path]) -> None:
         """Tell what drafting costs and can gain, measured now or before."""
         report, meter = self.report, self._meter
-        paths = {name: path for name, path in self._drafters.items() if path and name in drafters}
         seconds = {NGRAM: 0.0}
         try:
-            assert self._target is not None, "it was read"
             self._on_step("measuring the target", None)
-            curve = meter.curve(self._target, placement.gpu_layers)
+            curve = meter.curve(target, placement.gpu_layers)
             if curve is None:
                 report.add("ok", "costs", "not measured yet", f"metasd doctor {report.name}")
                 return
-            for name, path in paths.items():
+            for name, path in drafters.items():
                 self._on_step(f"measuring {name}", None)
                 draft_s = meter.draft_s(path, has_gpu=placement.gpu_layers > 0)
                 if draft_s is not None:
@@ -252,6 +254,17 @@ class PoolExamination:
 def _locate(source: Source) -> Path | None:
     # Of a path that leads nowhere the check of the file says more.
     return source if isinstance(source, Path) else find_source(source)
+
+
+def _check_fit(target: LlamaWeights | None, drafter: LlamaWeights) -> str:
+    """Return in words that a drafter fits its target; raise _Unusable."""
+    if target is None:
+        raise _Unusable("target", "no target to fit")
+    results = check_drafter(target, drafter)
+    for result in results:
+        if not result.holds:
+            raise _Unusable(result.rule, result.detail, "choose another drafter")
+    return f"{len(results)} rules hold, {results[-2].detail}"
 
 
 def _largest(need: Need, room_bytes: int) -> int:

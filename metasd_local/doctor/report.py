@@ -29,7 +29,6 @@ class DrafterReport:
     """Whether a drafter can be used."""
 
     name: str
-    compatible: bool
     rule: str | None
     """The first that fails: `file`, `vocabulary`, `target` or one of `check_drafter`'s."""
     detail: str
@@ -57,6 +56,15 @@ class PoolReport:
         """Add a check."""
         self.checks.append(Check(state, what, found, advice))
 
+    def add_drafter(self, state: State, drafter: DrafterReport, advice: str = "") -> None:
+        """Add a drafter, and the check of it unless only the target is to blame."""
+        self.drafters.append(drafter)
+        rule, found = drafter.rule, drafter.detail
+        if rule not in (None, "file", "vocabulary"):
+            found = f"{rule}: {found}"
+        if rule != "target":
+            self.add(state, f"drafter {drafter.name}", found, advice)
+
     @property
     def advice(self) -> list[str]:
         """Everything there is to do."""
@@ -65,6 +73,8 @@ class PoolReport:
     def to_json(self) -> dict[str, Any]:
         """Return what `doctor --json` prints of a pool."""
         document = asdict(self)
+        for drafter in document["drafters"]:
+            drafter["compatible"] = drafter["rule"] is None
         document["cost_curve"] = {str(n): s for n, s in (self.cost_curve or {}).items()}
         return {**document, "assumed_acceptance": ASSUMED_ACCEPTANCE, "advice": self.advice}
 

@@ -1,13 +1,12 @@
-"""Writes a random target and random drafters as GGUF files: real compute without a download.
+"""Writes a random target and a random drafter as GGUF files: real compute without a download.
 
-Their texts mean nothing and their drafts never fit; they serve emulated acceptance only.
+Their texts mean nothing and the drafts never fit; they serve emulated acceptance only.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,24 +83,15 @@ class Shape:
         return sum(math.prod(shape) for _, shape in self.tensors())
 
 
-def parse_params(text: str) -> int:
-    """Return the number a text such as `350M` or `1.5B` stands for."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([MB])", text, re.IGNORECASE)
-    if match is None or not float(match[1]):
-        raise UsageError(f"found {text!r}, expected a number of parameters such as 350M or 1.5B")
-    return round(float(match[1]) * (1e6 if match[2] in "mM" else 1e9))
-
-
 def make_pair(
     directory: Path,
     *,
     target_params: int,
     drafter_params: int,
     vocabulary: int | Path,
-    num_drafters: int = 1,
     seed: int = 0,
 ) -> tuple[Path, ...]:
-    """Write one target and `num_drafters` drafters and return their paths, the target's first.
+    """Write a target and a drafter and return their paths.
 
     vocabulary: a number of tokens, or the GGUF file whose tokenizer is copied. The same
     arguments write the same bytes. Nothing is overwritten, and no file is left half written.
@@ -109,12 +99,9 @@ def make_pair(
     """
     tokenizer = _tokenizer(vocabulary)
     size = len(tokenizer["tokenizer.ggml.tokens"][0])
-    wanted = [("target", target_params)]
-    for number in range(1, num_drafters + 1):
-        wanted.append((f"drafter-{number}" if num_drafters > 1 else "drafter", drafter_params))
     files = [
         (directory / f"{role}-{num_params / 1e6:g}M-Q8_0.gguf", find_shape(num_params, size))
-        for role, num_params in wanted
+        for role, num_params in (("target", target_params), ("drafter", drafter_params))
     ]
     for path, _ in files:
         if path.exists():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -25,7 +25,7 @@ from metasd_local.selection.fixed import FixedPolicy
 from metasd_local.selection.halving import HalvingPolicy
 from metasd_local.selection.hedge import HedgePolicy
 from metasd_local.selection.rewards import block_divergence, block_efficiency
-from metasd_local.selection.specification import PolicySpecification
+from metasd_local.selection.specification import PolicySpecification, parse_policy
 from metasd_local.selection.swucb import SlidingUcbPolicy
 from metasd_local.selection.thompson import ThompsonPolicy
 from metasd_local.selection.ucb import UcbPolicy
@@ -44,56 +44,78 @@ class _Entry:
     """How a policy is made, and what it needs."""
 
     make: Callable[..., Policy]
-    """Takes its parameters, the window and, if it draws, `rng` by name."""
+    """Takes its parameters, the window and what it needs besides by name."""
     parameters: tuple[str, ...] = ()
     draws: bool = False
+    """Whether it takes `rng`."""
     prices: bool = False
     """Whether it takes the target's `costs` and the pool's `experience`."""
     is_informed: bool = False
     window: int = DEFAULT_WINDOW
 
 
-def policy_window(specification: PolicySpecification, window: int | None) -> int:
-    """Return the window a policy is to ask for; `window` is what holds if it names none."""
-    return specification.value("window", _whole(MAX_WINDOW), window or _entry(specification).window)
+@dataclass(frozen=True, slots=True)
+class ChosenPolicy:
+    """A policy, and what it needs of the session it chooses for."""
+
+    text: str
+    """As typed."""
+    policy: Policy
+    arm: str | None
+    """The only one it plays; None if it chooses."""
+    window: int
+    """The most tokens it asks for."""
+    needs_overlaps: bool
+    """Whether it looks at the overlaps of the laws."""
+    is_informed: bool
+    """Whether it asks what idle drafters would have done."""
+
+    def check_arm(self, drafters: Sequence[str]) -> None:
+        """Raise UsageError if the only arm it plays is no drafter of these."""
+        if self.arm is not None and self.arm not in (PLAIN, *drafters):
+            raise UsageError(
+                f"--policy {self.text}: no drafter is named {self.arm!r}; "
+                f"expected one of {', '.join(drafters)}{nearest_hint(self.arm, drafters)}"
+            )
 
 
-def needs_overlaps(specification: PolicySpecification) -> bool:
-    """Tell whether the policy looks at the overlaps of the laws."""
-    if "reward" not in _entry(specification).parameters:
-        return False
-    return specification.parameters.get("reward", "bd") == "bd"
-
-
-def is_informed(specification: PolicySpecification) -> bool:
-    """Tell whether the policy asks what idle drafters would have done."""
-    return _entry(specification).is_informed
-
-
-def make_policy(
-    specification: PolicySpecification,
-    window: int,
-    seed: int | None,
-    costs: RunningCosts,
+def choose_policy(
+    text: str,
+    *,
+    window: int | None = None,
+    seed: int | None = None,
+    costs: RunningCosts | None = None,
     experience: Experience | None = None,
-) -> Policy:
-    """Return the policy; raise UsageError for an unknown name or parameter.
+) -> ChosenPolicy:
+    """Make the policy a user typed; raise UsageError for an unknown name or parameter.
 
-    costs: the target's, as they are learned. experience: what `auto` knows of the pool.
+    window: what holds if the text names none; None: the policy's own. costs: the target's, as
+    they are learned. experience: what `auto` knows of the pool.
     """
+    specification = parse_policy(text)
     entry = _entry(specification)
-    keys = () if specification.name == PLAIN else ("window", *entry.parameters)
-    specification.check_keys(*keys)
+    is_plain = specification.name == PLAIN
+    specification.check_keys(*(() if is_plain else ("window", *entry.parameters)))
+    window = specification.value("window", _whole(MAX_WINDOW), window or entry.window)
     given: dict[str, object] = {
         key: specification.value(key, *_PARAMETERS[key]) for key in entry.parameters
     }
-    if specification.name == "fixed":
-        given["arm"] = specification.drafter
+    needs_overlaps = given.get("reward") is block_divergence
+    arm = PLAIN if is_plain else specification.drafter
+    if arm is not None:
+        given["arm"] = arm
     if entry.draws:
         given["rng"] = np.random.default_rng(seed)
     if entry.prices:
-        given |= {"costs": costs, "experience": experience}
-    return entry.make(window=window, **given)
+        given |= {"costs": costs or RunningCosts(), "experience": experience}
+    return ChosenPolicy(
+        text=text,
+        policy=entry.make(window=window, **given),
+        arm=arm,
+        window=window,
+        needs_overlaps=needs_overlaps,
+        is_informed=entry.is_informed,
+    )
 
 
 def _entry(specification: PolicySpecification) -> _Entry:
@@ -154,7 +176,7 @@ _PARAMETERS: Mapping[str, tuple[Callable[[str], object], object]] = {
 
 _ENTRIES: Mapping[str, _Entry] = {
     "auto": _Entry(AutoPolicy, prices=True, is_informed=True, window=8),
-    "plain": _Entry(lambda window: FixedPolicy(PLAIN, window=window)),
+    "plain": _Entry(FixedPolicy),
     "fixed": _Entry(FixedPolicy),
     "random": _Entry(UniformPolicy, draws=True),
     "ucb": _Entry(UcbPolicy, ("beta", "reward")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from metasd_local.errors import Cancelled
 from metasd_local.options import Options
@@ -18,7 +19,6 @@ from metasd_local.selftest.identity import (
     PROMPTS,
     STOPPED,
     Comparison,
-    OpenedPool,
     all_policies,
     answer,
     compare_all,
@@ -29,12 +29,15 @@ from metasd_local.selftest.rejection import LawTest, sample_laws
 from metasd_local.selftest.report import SelfTest
 from metasd_local.session import Session
 
+if TYPE_CHECKING:
+    from metasd_local.compose import OpenPool
+
 _SHARE_OF_IDENTITY = 0.6
 _FEWEST_TOKENS, _MOST_TOKENS = 8, 64
 
 
 def verify_pool(
-    pool: OpenedPool,
+    pool: OpenPool,
     options: Options,
     *,
     minutes: float = 3.0,
@@ -67,11 +70,12 @@ def verify_pool(
         if is_over(_SHARE_OF_IDENTITY):
             break
     laws: list[LawTest] = []
-    for laws in sample_laws(pool, list(schemes.values())[-1], seed=seed):  # noqa: B007
+    for grown in sample_laws(pool, list(schemes.values())[-1], seed=seed):
+        laws = grown
         if is_over(1.0):
             break
     setup = pool.session(schemes["greedy"]).setup
-    left_out = [*setup.notices]
+    left_out = list(setup.notices)
     num_left = num_cases * NUM_LAYERS - len(comparisons)
     if num_left:
         left_out.append(f"{num_left:,} of {num_cases * NUM_LAYERS:,} answers, for want of time")

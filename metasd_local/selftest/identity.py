@@ -6,15 +6,18 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from metasd_local.errors import Cancelled
 from metasd_local.events import Event, GenerationDone, Notice, RoundDone
 from metasd_local.options import Options
-from metasd_local.protocols import PLAIN, Drafter, Scheme, TokenModel
+from metasd_local.protocols import PLAIN
 from metasd_local.selection import POLICIES
 from metasd_local.selftest.near_ties import Divergence, explain
 from metasd_local.session import Session
+
+if TYPE_CHECKING:
+    from metasd_local.compose import OpenPool
 
 PROMPTS = (
     "Count from one to ten, then count from one to ten again.",
@@ -30,28 +33,6 @@ WINDOWS = (None, 16, 1)
 """None is the policy's own. Their number has no factor in common with that of the prompts."""
 STOPPED = "the self-test was stopped"
 NUM_LAYERS = len(PROMPTS) * len(WINDOWS)
-
-
-class OpenedPool(Protocol):
-    """The loaded models of a pool, and what they are put together to."""
-
-    @property
-    def target(self) -> TokenModel:
-        """The memory that all sessions share."""
-        ...
-
-    @property
-    def drafters(self) -> Sequence[Drafter]:
-        """Without `plain`."""
-        ...
-
-    def session(self, options: Options) -> Session:
-        """Start a conversation with the policy, scheme and sampling of `options`."""
-        ...
-
-    def scheme(self, options: Options) -> Scheme:
-        """Make the scheme a session with these options has."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +61,7 @@ class Comparison:
         return self.divergence is not None and self.divergence.is_near_tie
 
 
-def variants(pool: OpenedPool, options: Options) -> dict[str, Options]:
+def variants(pool: OpenPool, options: Options) -> dict[str, Options]:
     """Return greedy, and `coupled` and `match` at temperature 0.8 and as the pool recommends."""
     found = {"greedy": dataclasses.replace(options, scheme="greedy", temperature=0.0)}
     for scheme in ("coupled", "match"):
@@ -92,14 +73,14 @@ def variants(pool: OpenedPool, options: Options) -> dict[str, Options]:
     return found
 
 
-def all_policies(pool: OpenedPool) -> list[str]:
+def all_policies(pool: OpenPool) -> list[str]:
     """Return every policy that drafts, `fixed` once for every drafter."""
     fixed = [f"fixed:{drafter.name}" for drafter in pool.drafters]
     return [*fixed, *(p.name for p in POLICIES if p.name != PLAIN and ":" not in p.name)]
 
 
 def compare_all(
-    pool: OpenedPool,
+    pool: OpenPool,
     schemes: Mapping[str, Options],
     policies: Sequence[str],
     *,
@@ -137,7 +118,7 @@ def compare_all(
                     drafted=sum(done.drafted for done in rounds),
                     accepted=sum(done.accepted for done in rounds),
                     divergence=divergence,
-                    notices=troubles(session, events),
+                    notices=_troubles(session, events),
                 )
 
 
@@ -154,7 +135,7 @@ def tokens_of(events: Sequence[Event]) -> list[int]:
     return list(chain.from_iterable(e.emitted for e in events if isinstance(e, RoundDone)))
 
 
-def troubles(session: Session, events: Sequence[Event]) -> tuple[str, ...]:
+def _troubles(session: Session, events: Sequence[Event]) -> tuple[str, ...]:
     """Return the notices that say more than the session's setup does."""
     texts = [event.text for event in events if isinstance(event, Notice)]
     return tuple(text for text in texts if text not in session.setup.notices)

@@ -10,7 +10,8 @@ fillings must agree, or what was rejected leaves traces.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,29 +70,61 @@ def explain(
     position = first_difference(plain, other)
     assert position is not None
     if position >= min(len(plain), len(other)):
-        return Divergence(position, np.inf, 0.0)  # one of them ended without an end token
+        return Divergence(position, math.inf, 0.0)  # one of them ended without an end token
     said = plain[:position]
-    single = _read_singly(model, prompt, said)
-    pair = plain[position], other[position]
+    rows = _read_singly(model, prompt, said)
+    own, others = plain[position], other[position]
     found = []
     for filler in _FILLERS:
-        change = _read_as_in(rounds, filler, model, prompt, said) - single[-1]
+        change = _read_as_in(rounds, filler, model, prompt, said) - rows[-1]
+        choice = _Choice(scheme, seed, prompt, said, rows, change)
+        gap_change = max(float(abs(change[own] - change[others])), _LEAST_CHANGE)
+        needed_share = max(choice.least_share(own), choice.least_share(others))
+        found.append((needed_share, gap_change))
+    needed_share, gap_change = max(found)
+    return Divergence(position, gap=needed_share * gap_change, gap_change=gap_change)
 
-        def chooses(share: float, change: Logits = change) -> int:
-            """Return the scheme's choice if the row moves by a share of its measured change."""
-            context = list(prompt)
-            scheme.begin(seed, context)
-            # A scheme may keep a state from draw to draw.
-            for own, token in zip(single, said, strict=False):
-                scheme.verify(own[None], _NO_DRAFT)
-                context.append(token)
-            moved = single[-1] + np.float32(share) * change
-            return scheme.verify(moved[None], _NO_DRAFT).next_token
 
-        gap_change = max(float(abs(change[pair[0]] - change[pair[1]])), _LEAST_CHANGE)
-        found.append((max(_least_share(chooses, token) for token in pair), gap_change))
-    share, gap_change = max(found)
-    return Divergence(position, share * gap_change, gap_change)
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The scheme's choice after everything said, made again with that row moved."""
+
+    scheme: Scheme
+    seed: int
+    prompt: Sequence[int]
+    said: Sequence[int]
+    rows: Sequence[Logits]
+    """After the prompt and after every token said; it is the last one that moves."""
+    change: Logits
+    """By how much that row moves if read in wide batches."""
+
+    def chosen(self, share: float) -> int:
+        """Return what is chosen if the row moves by a share of its change."""
+        context = list(self.prompt)
+        self.scheme.begin(self.seed, context)
+        # A scheme may keep a state from draw to draw: all draws are made again.
+        for row, token in zip(self.rows[:-1], self.said, strict=True):
+            self.scheme.verify(row[None], _NO_DRAFT)
+            context.append(token)
+        moved = self.rows[-1] + np.float32(share) * self.change
+        return self.scheme.verify(moved[None], _NO_DRAFT).next_token
+
+    def least_share(self, token: int) -> float:
+        """Return the least share of the change, either way, at which `token` is chosen."""
+        if self.chosen(0.0) == token:
+            return 0.0
+        shares = (share * way for share in _SHARES for way in (1, -1))
+        far = next((share for share in shares if self.chosen(share) == token), None)
+        if far is None:
+            return math.inf
+        near = 0.0
+        for _ in range(_NUM_BISECTIONS):
+            middle = (near + far) / 2
+            if self.chosen(middle) == token:
+                far = middle
+            else:
+                near = middle
+        return abs(far)
 
 
 def _read_singly(model: TokenModel, prompt: Sequence[int], said: Sequence[int]) -> list[Logits]:
@@ -128,15 +161,3 @@ def _read_as_in(
         model.rewind(len(prompt) - 1 + end)
         start = end
     raise AssertionError("a position behind the text")
-
-
-def _least_share(chooses: Callable[[float], int], token: int) -> float:
-    """Return the least share of the change, either way, at which `token` is chosen."""
-    if chooses(0.0) == token:
-        return 0.0
-    found = (far * way for far in _SHARES for way in (1, -1) if chooses(far * way) == token)
-    near, far = 0.0, next(found, np.inf)
-    for _ in range(_NUM_BISECTIONS if np.isfinite(far) else 0):
-        middle = (near + far) / 2
-        near, far = (near, middle) if chooses(middle) == token else (middle, far)
-    return abs(far)

@@ -7,14 +7,18 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from metasd_local.errors import Cancelled
 from metasd_local.events import GenerationDone, Notice, RoundDone
 from metasd_local.options import Options
 from metasd_local.protocols import PLAIN
-from metasd_local.selftest.identity import PROMPTS, STOPPED, OpenedPool, answer
+from metasd_local.selftest.identity import PROMPTS, STOPPED, answer
 from metasd_local.selftest.law import Law, fold, law_of_two_tokens, p_value
 from metasd_local.session import Session
+
+if TYPE_CHECKING:
+    from metasd_local.compose import OpenPool
 
 _WINDOW = 3
 _NUM_PROMPTS = 2
@@ -72,7 +76,7 @@ class _TakenBack(Exception):
     pass
 
 
-def sample_laws(pool: OpenedPool, options: Options, *, seed: int) -> Iterator[list[LawTest]]:
+def sample_laws(pool: OpenPool, options: Options, *, seed: int) -> Iterator[list[LawTest]]:
     """Yield the tests of all drafters whenever they have grown; no test without a fit prompt.
 
     The temperature of `options` must be above 0.
@@ -94,7 +98,7 @@ def sample_laws(pool: OpenedPool, options: Options, *, seed: int) -> Iterator[li
                 yield tests
 
 
-def _choose_laws(pool: OpenedPool, session: Session, seed: int) -> dict[str, Law]:
+def _choose_laws(pool: OpenPool, session: Session, seed: int) -> dict[str, Law]:
     """Return the laws of the prompts where the target is neither sure nor at a loss.
 
     The search ends with the first ones that are good enough.

@@ -24,8 +24,10 @@ WAITS_UNTIL_PRESSED_AGAIN = 40
 MOST_WAITS = 1200
 """Not seconds of a clock, which goes on when a test is stopped together with what it tests."""
 ROWS, COLUMNS = 40, 140
+# What the tests were told to ignore, by nohup for instance, is no business of the program's.
 CONTROLLING = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "[signal.signal(number, signal.SIG_DFL) for number in (1, 2, 3)]; "
     "os.execvp(sys.argv[1], sys.argv[1:])"
 )
 SEQUENCE = re.compile(
@@ -164,12 +166,16 @@ class Terminal:
         """What the kernel does with what is typed."""
         return termios.tcgetattr(self._secondary)
 
-    def until(self, is_so: Callable[[Screen], object]) -> Screen:
-        """Read until something is to be seen."""
+    def until(self, is_so: Callable[[Screen], object], pressing: str = "") -> Screen:
+        """Read until something is to be seen; pressing: as in `wait`."""
         num_waits = 0
+        self.type(pressing)
         while not is_so(self.screen):
-            num_waits += not self._read(WAIT_S)
-            assert num_waits < MOST_WAITS, self.screen.text or self.screen.said
+            if not self._read(WAIT_S):
+                num_waits += 1
+                assert num_waits < MOST_WAITS, self.screen.text or self.screen.said
+                if num_waits % WAITS_UNTIL_PRESSED_AGAIN == 0:
+                    self.type(pressing)
         return self.screen
 
     def type(self, text: str) -> None:

@@ -161,7 +161,9 @@ def test_a_trace_is_shown_on_the_same_screen(tmp_path: Path) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_what_ends_the_parent_ends_the_chat(tmp_path: Path, number: signal.Signals) -> None:
-    with Terminal(*CHAT, environment=home(tmp_path)) as terminal:
+    """Also a death that nothing is told of, and where a hangup is ignored, as under nohup."""
+    ignoring = ("sh", "-c", 'trap \'\' HUP; exec "$0" "$@"') if number == signal.SIGKILL else ()
+    with Terminal(*ignoring, *CHAT, environment=home(tmp_path)) as terminal:
         terminal.until(lambda screen: "Ask something" in screen.text)
         [child] = terminal.children
         terminal.process.send_signal(number)
@@ -220,8 +222,10 @@ def test_lines_on_a_terminal_stop_and_leave_by_ctrl_c(tmp_path: Path) -> None:
     lines = (*CHAT, *RAMBLING, "--lines")
     with Terminal(*lines, environment=home(tmp_path)) as terminal:
         terminal.until(lambda screen: "> " in screen.said)
-        terminal.type("\x03")
-        terminal.until(lambda screen: "once more" in screen.said and screen.said.endswith("> "))
+        terminal.until(
+            lambda screen: "once more" in screen.said and screen.said.endswith("> "),
+            pressing="\x03",
+        )
         terminal.type(f"{QUESTION}\r")
         terminal.until(lambda screen: len(screen.said.partition(QUESTION)[2]) > 40)
         terminal.type("\x03")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,16 @@ def test_a_fresh_machine_has_the_starter_and_the_names_of_others(home: Path) -> 
     assert not pools["qwen3"]["ready"]
     assert pools["qwen3"]["missing_bytes"] is None
     assert files_in(home) == set()
+
+
+def test_a_damaged_state_is_said_once_and_not_among_the_results(home: Path) -> None:
+    """By every command that reads it."""
+    path = home / "state/metasd/pools.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("[")
+    finished = metasd_here("ls", "--json")
+    assert (finished.returncode, json.loads(finished.stdout)["default"]) == (0, "starter")
+    assert re.fullmatch(r"metasd: .*pools\.json held no sound JSON object; .*\n", finished.stderr)
 
 
 def test_a_pool_is_added_shown_used_and_removed(hub: Path, home: Path) -> None:

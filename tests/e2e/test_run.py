@@ -12,18 +12,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from metasd_local.compose import PROFILE_FILE, open_session
+from metasd_local.compose import open_pool
 from metasd_local.config import state_path
 from metasd_local.errors import IncompatibleVocabulary, ModelError, UsageError
 from metasd_local.events import Event, GenerationDone, Notice, PromptRead, RoundDone
+from metasd_local.kept import PROFILE_FILE
 from metasd_local.local import find_pool
 from metasd_local.options import Options
+from metasd_local.session import Session
 from metasd_local.trace import read_trace
 from tests.command import metasd_here
 from tests.tiny_gguf import write_tiny_gguf
@@ -31,6 +33,17 @@ from tests.tiny_gguf import write_tiny_gguf
 PROMPT = "Translate German to English: Ich habe einen Hund und zwei Katzen."
 POOL = find_pool("starter")
 FILE_BYTES = sum(path.stat().st_size for path in (POOL.target, *(d.path for d in POOL.drafters)))
+
+
+@contextmanager
+def session_on(
+    pool: str | None,
+    options: Options,
+    on_progress: Callable[[float], bool] = lambda _: True,
+) -> Iterator[Session]:
+    """Open a pool for one session."""
+    with closing(open_pool(options, pool, on_progress=on_progress)) as opened:
+        yield opened.session(options)
 
 
 def command(*arguments: str) -> list[str]:
@@ -80,7 +93,7 @@ def test_json_figures_are_those_of_a_stopwatch() -> None:
     The operating system may stop the process between the two clocks: one of ten must agree.
     """
     errors = []
-    with closing(open_session(Options(seed=1, threads=1))) as session:
+    with session_on(None, Options(seed=1, threads=1)) as session:
         for seed in range(10):
             session.clear()
             seen_s: dict[type, float] = {}
@@ -102,7 +115,7 @@ def test_the_same_seed_gives_the_same_text_in_another_process() -> None:
 
 
 def test_a_second_turn_prefills_only_new_tokens() -> None:
-    with closing(open_session(Options(threads=1, temperature=0.0))) as session:
+    with session_on(None, Options(threads=1, temperature=0.0)) as session:
         events = list(session.send("User: I want to see a movie.", seed=0, max_tokens=40))
         emitted = sum(len(e.emitted) for e in events if isinstance(e, RoundDone))
         first = len(session.prompt_tokens)
@@ -162,10 +175,11 @@ def test_loading_and_the_first_token_take_two_seconds_of_cpu_after_import() -> N
         "from metasd_local.options import Options\n"
         "def used(): u = resource.getrusage(resource.RUSAGE_SELF); return u.ru_utime + u.ru_stime\n"
         "before = used()\n"
-        "session = compose.open_session(Options(threads=1))\n"
+        "pool = compose.open_pool(Options(threads=1))\n"
+        "session = pool.session(Options(threads=1))\n"
         f"for event in session.send({PROMPT!r}, seed=1, max_tokens=1): pass\n"
         "print(used() - before)\n"
-        "session.close()\n"
+        "pool.close()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
@@ -299,7 +313,7 @@ def test_drafters_that_are_gone_or_cut_off_are_left_out_with_a_notice(
 
     def answer(policy: str, on_progress: Callable[[float], bool]) -> list[Event]:
         options = Options(threads=1, temperature=0.0, policy=policy)
-        with closing(open_session(options, "mine", on_progress=on_progress)) as session:
+        with session_on("mine", options, on_progress) as session:
             return list(session.send("hello", seed=0, max_tokens=20))
 
     def remove(_share: float) -> bool:
@@ -321,7 +335,7 @@ def tokens_of(events: Sequence[Event]) -> list[int]:
 def test_a_drafter_of_another_vocabulary_is_refused_with_the_rule(tmp_path: Path) -> None:
     stranger = write_tiny_gguf(tmp_path / "stranger.gguf")
     with pytest.raises(IncompatibleVocabulary, match="size"):
-        open_session(Options(drafters=(str(stranger),), threads=1))
+        open_pool(Options(drafters=(str(stranger),), threads=1))
 
 
 def test_a_recurrent_drafter_is_refused_and_a_recurrent_target_decodes_plainly(
@@ -330,8 +344,8 @@ def test_a_recurrent_drafter_is_refused_and_a_recurrent_target_decodes_plainly(
     mamba = write_tiny_gguf(tmp_path / "mamba.gguf", architecture="mamba")
     llama = write_tiny_gguf(tmp_path / "llama.gguf")
     with pytest.raises(ModelError, match="cannot forget"):
-        open_session(Options(drafters=(str(mamba),), threads=1), str(llama))
-    with closing(open_session(Options(threads=1, drafters=(str(llama),)), str(mamba))) as session:
+        open_pool(Options(drafters=(str(mamba),), threads=1), str(llama))
+    with session_on(str(mamba), Options(threads=1, drafters=(str(llama),))) as session:
         events = list(session.send("hi", seed=0, max_tokens=6))
     assert any(isinstance(e, Notice) and "plainly" in e.text for e in events)
     assert {e.arm for e in events if isinstance(e, RoundDone)} == {"plain"}
@@ -339,4 +353,4 @@ def test_a_recurrent_drafter_is_refused_and_a_recurrent_target_decodes_plainly(
 
 def test_a_greedy_scheme_with_a_temperature_is_an_error_before_loading() -> None:
     with pytest.raises(UsageError, match="--temperature 0"):
-        open_session(Options(scheme="greedy", temperature=0.5), "/no/such/file.gguf")
+        open_pool(Options(scheme="greedy", temperature=0.5), "/no/such/file.gguf")

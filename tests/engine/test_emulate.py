@@ -17,8 +17,8 @@ from metasd_local.bench.schedule import WARM_UP
 from metasd_local.errors import UsageError
 from metasd_local.events import Event, GenerationDone, PromptRead, RoundDone
 from metasd_local.interrupt import Interrupt
+from metasd_local.lab.answers import NUM_PROMPT_POSITIONS, draw_answer
 from metasd_local.lab.emulate import Emulation, emulated_prompts
-from metasd_local.lab.fates import NUM_PSEUDO_POSITIONS, draw_answer
 from metasd_local.lab.profile import Profile, find_profile, read_profile
 from metasd_local.protocols import Draft, Logits, Probabilities, Scheme, Verdict
 from metasd_local.sampling import SamplerSettings
@@ -156,8 +156,8 @@ def test_a_short_answer_is_the_beginning_of_a_long_one(profile: Profile) -> None
         for count in (256, 600)
     )
     assert (short.prompt, short.tokens) == (long.prompt, long.tokens[:256])
-    for arm, fate in short.fates.items():
-        assert fate.is_right == long.fates[arm].is_right[: NUM_PSEUDO_POSITIONS + 256]
+    beginning = long.trace.matches[:, : NUM_PROMPT_POSITIONS + 256]
+    np.testing.assert_array_equal(short.trace.matches, beginning)
 
 
 @pytest.mark.parametrize("policy", ["fixed:good", "fixed:poor", "fixed:good:window=1"])
@@ -176,14 +176,15 @@ def test_measured_acceptance_is_the_profiles(profile: Profile, policy: str) -> N
 
 
 def test_prompt_lookup_matches_and_is_right_as_often_as_the_profile_says(profile: Profile) -> None:
-    fates = [
-        draw_answer(profile, prompt, vocab_size=VOCAB_SIZE, num_tokens=600, seed=0).fates["ngram"]
+    traces = [
+        draw_answer(profile, prompt, vocab_size=VOCAB_SIZE, num_tokens=600, seed=0).trace
         for prompt in emulated_prompts(profile, 100)
         if prompt.domain == "code"
     ]
-    is_copied = np.concatenate([fate.probabilities == 0.9 for fate in fates])
-    has_match = np.concatenate([np.array(fate.match_lengths) > 0 for fate in fates])
-    is_right = np.concatenate([fate.is_right for fate in fates])
+    assert {trace.arms[-1] for trace in traces} == {"ngram"}
+    is_copied = np.concatenate([trace.probabilities[-1] == 0.9 for trace in traces])
+    has_match = np.concatenate([trace.match_lengths()[-1] > 0 for trace in traces])
+    is_right = np.concatenate([trace.matches[-1] for trace in traces])
     assert is_copied.mean() == pytest.approx(0.4, abs=0.03)
     assert has_match[is_copied].all()
     assert has_match[~is_copied].mean() == pytest.approx(0.3, abs=0.02)
@@ -295,7 +296,9 @@ def test_an_interrupt_ends_the_answer_as_cancelled(profile: Profile) -> None:
 
 
 def test_what_cannot_be_emulated_is_refused(profile: Profile) -> None:
-    with pytest.raises(UsageError, match=r"no drafter 'god'; expected one of good, poor, ngram"):
+    with pytest.raises(
+        UsageError, match=r"no drafter is named 'god'; expected one of good, poor, ngram"
+    ):
         Bench(profile).decode("fixed:god")
     with pytest.raises(UsageError, match=r"need 5016 tokens, the context has 4096"):
         Bench(profile, num_tokens=5000).decode("plain")
@@ -307,8 +310,8 @@ def test_figures_are_labelled_as_emulated(profile: Profile) -> None:
 
 def test_the_bench_can_measure_it(profile: Profile) -> None:
     bench = Bench(profile)
-    assert run_once(bench.emulation, "plain", WARM_UP, 0, 8)[0] is not None
+    warm_up, _ = run_once(bench.emulation, "plain", WARM_UP, 0, 8)
+    assert warm_up.length == 8
     run, _ = run_once(bench.emulation, "fixed:good", CODE, 0, 200)
-    assert run is not None
     assert (run.length, run.looping, run.prompt_tokens) == (200, 0, PROMPT_TOKENS)
     assert bench.emulation.arms == ("good", "poor", "ngram")

@@ -20,10 +20,9 @@ from metasd_local.interrupt import Interrupt
 from metasd_local.protocols import PLAIN, Arms, Choice, Drafter, Policy, RoundFeedback
 from metasd_local.sampling import SamplerSettings
 from metasd_local.selection import POLICIES
-from metasd_local.selection.factory import make_policy
+from metasd_local.selection.factory import choose_policy
 from metasd_local.selection.fixed import FixedPolicy
 from metasd_local.selection.rewards import block_divergence
-from metasd_local.selection.specification import parse_policy
 from metasd_local.verify import Greedy
 
 VOCAB_SIZE = 12
@@ -124,7 +123,7 @@ NAMES = (
 
 def named_policy(text: str) -> Policy:
     costs = RunningCosts(CostCurve({1: 1.0, 9: 1.1}))
-    return make_policy(parse_policy(text), 5, 0, costs)
+    return choose_policy(text, window=5, seed=0, costs=costs).policy
 
 
 def plain_tokens(max_tokens: int = 40, end: int | None = None) -> list[int]:

@@ -22,9 +22,8 @@ from metasd_local.interrupt import Interrupt
 from metasd_local.protocols import Arms, Choice, Policy, Scheme
 from metasd_local.sampling import SamplerSettings
 from metasd_local.selection import POLICIES as LISTED
-from metasd_local.selection.factory import make_policy
+from metasd_local.selection.factory import choose_policy
 from metasd_local.selection.fixed import FixedPolicy
-from metasd_local.selection.specification import parse_policy
 from metasd_local.verify import Chance, Coupled, Match, Rejection
 from tests.enumeration import (
     MAX_WINDOW,
@@ -74,7 +73,7 @@ def policy_of(text: str) -> Policy:
         return EndedEarly("near", window=3)
     if text == "drafts cut short":
         return CutShort("near", window=3)
-    return make_policy(parse_policy(text), 2, 4, RunningCosts(DRAFTS_PAY))
+    return choose_policy(text, window=2, seed=4, costs=RunningCosts(DRAFTS_PAY)).policy
 
 
 def generate(policy: Policy, scheme: Scheme, end: int | None, seed: int = 0) -> tuple[int, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -82,7 +81,6 @@ class Desk:
             vocabulary=VOCABULARY,
             template=ChatTemplate(template, VOCABULARY),
             interrupt=self.interrupt,
-            resources=ExitStack(),
             stop_strings=stop,
         )
 

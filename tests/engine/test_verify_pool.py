@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
 
 from metasd_local.backend.scripted import ScriptedModel, ScriptedVocabulary
-from metasd_local.costs import RunningCosts
 from metasd_local.drafters.model import ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
 from metasd_local.drafters.none import NoDrafter
@@ -25,8 +24,7 @@ from metasd_local.options import Options
 from metasd_local.protocols import Draft, Drafter, Logits, Scheme, Verdict
 from metasd_local.sampling import SamplerChain, SamplerSettings
 from metasd_local.selection import POLICIES
-from metasd_local.selection.factory import make_policy, policy_window
-from metasd_local.selection.specification import parse_policy
+from metasd_local.selection.factory import choose_policy
 from metasd_local.selftest import verify_pool
 from metasd_local.selftest.identity import all_policies
 from metasd_local.selftest.report import SelfTest
@@ -34,6 +32,9 @@ from metasd_local.session import Session, Setup
 from metasd_local.template import ChatTemplate
 from metasd_local.verify import Chance, Coupled, Greedy, Match, Rejection, seeded_chance
 from tests.enumeration import take
+
+if TYPE_CHECKING:
+    from metasd_local.compose import OpenPool
 
 VOCABULARY = ScriptedVocabulary(("<|end|>", "<|user|>", "<|assistant|>"))
 SIZE = VOCABULARY.size
@@ -182,14 +183,12 @@ class ScriptedPool:
 
     def session(self, options: Options) -> Session:
         """Make a session as the composition root does."""
-        specification = parse_policy(options.policy or "ucb")
-        window = policy_window(specification, options.window)
-        policy = make_policy(specification, window, options.seed, RunningCosts())
+        chosen = choose_policy(options.policy or "ucb", window=options.window, seed=options.seed)
         settings, name = self._settle(options)
         engine = Engine(
             target=self.target,
             drafters=[NoDrafter(), *self.drafters],
-            policy=policy,
+            policy=chosen.policy,
             scheme=self.scheme(options),
             interrupt=self.interrupt,
         )
@@ -199,7 +198,6 @@ class ScriptedPool:
             vocabulary=VOCABULARY,
             template=ChatTemplate(TEMPLATE, VOCABULARY),
             interrupt=self.interrupt,
-            resources=ExitStack(),
         )
 
     def scheme(self, options: Options) -> Scheme:
@@ -221,8 +219,13 @@ def ticking() -> Callable[[], float]:
     return lambda: float(next(ticks))
 
 
+def opened(pool: ScriptedPool) -> OpenPool:
+    """Return the pool as what the self-test asks for."""
+    return cast("OpenPool", pool)
+
+
 def check(pool: ScriptedPool, seconds: float = SHORT, options: Options | None = None) -> SelfTest:
-    found = verify_pool(pool, options or FOUR, minutes=seconds / 60, clock=ticking())
+    found = verify_pool(opened(pool), options or FOUR, minutes=seconds / 60, clock=ticking())
     assert all(len(line) <= 79 for line in found.lines())
     json.dumps(found.to_json(), allow_nan=False)
     return found
@@ -236,7 +239,7 @@ def test_a_sound_pool_passes_and_says_what_was_compared() -> None:
         return True
 
     pool = ScriptedPool()
-    found = verify_pool(pool, FOUR, minutes=SHORT / 60, clock=ticking(), on_progress=note)
+    found = verify_pool(opened(pool), FOUR, minutes=SHORT / 60, clock=ticking(), on_progress=note)
     record = found.to_json()
     assert record["ok"]
     assert record["failures"] == record["near_ties"] == []
@@ -326,7 +329,7 @@ def test_a_pool_that_recommends_another_temperature_is_tried_at_both() -> None:
 def test_the_user_can_end_it_within_an_answer_and_between_two() -> None:
     pool = ScriptedPool()
     with pytest.raises(Cancelled):
-        verify_pool(pool, Options(), clock=ticking(), on_progress=lambda share: share < 0.1)
+        verify_pool(opened(pool), Options(), clock=ticking(), on_progress=lambda share: share < 0.1)
 
     def interrupted(tokens: tuple[int, ...]) -> Logits:
         pool.interrupt.set()
@@ -334,12 +337,12 @@ def test_the_user_can_end_it_within_an_answer_and_between_two() -> None:
 
     pool.target = ScriptedModel(interrupted, vocab_size=SIZE, interrupt=pool.interrupt)
     with pytest.raises(Cancelled):
-        verify_pool(pool, Options(), clock=ticking())
+        verify_pool(opened(pool), Options(), clock=ticking())
 
 
 def test_all_policies_that_draft_are_compared_unless_some_are_named() -> None:
     pool = ScriptedPool()
     listed = {each.name for each in POLICIES if each.name != "plain" and ":" not in each.name}
-    assert set(all_policies(pool)) == {"fixed:code", "fixed:ngram", *listed}
+    assert set(all_policies(opened(pool))) == {"fixed:code", "fixed:ngram", *listed}
     found = check(pool, 10.0, Options(policies=("auto",)))
     assert {comparison.policy for comparison in found.comparisons} == {"auto"}

@@ -9,13 +9,14 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from textual.pilot import Pilot
+from textual.widgets import Static
 
 from metasd_local.backend.scripted import ScriptedModel, ScriptedVocabulary
 from metasd_local.compose import OpenPool
@@ -32,6 +33,7 @@ from metasd_local.session import Session, Setup
 from metasd_local.template import ChatTemplate
 from metasd_local.verify import Greedy
 from tui.app import ChatApp
+from tui.keys import KEYS
 
 CONTROLS = ("<|end|>", "<|user|>", "<|assistant|>", "<think>", "</think>")
 TEMPLATE = (
@@ -130,7 +132,6 @@ class ScriptedPool:
             vocabulary=VOCABULARY,
             template=ChatTemplate(TEMPLATE, VOCABULARY),
             interrupt=self.interrupt,
-            resources=ExitStack(),
         )
         return self.last_session
 
@@ -194,8 +195,9 @@ class Chat:
 
     @property
     def notices(self) -> str:
-        """Return what is said above the screen, in one line."""
-        return " | ".join(str(toast.render()) for toast in self.app.screen.query("Toast"))
+        """Return what is said beside the prompt."""
+        notice = self.app.screen_stack[0].query_one("#notice", Static)
+        return str(notice.content) if notice.display else ""
 
     def screen(self) -> str:
         """Return what the screen shows, row by row."""
@@ -215,7 +217,7 @@ async def chat_on(
     options: Options | None = None,
     name: str | None = None,
     size: tuple[int, int] = (80, 24),
-    keymap: Mapping[str, str] | None = None,
+    keymap: Mapping[str, str] = KEYS,
 ) -> AsyncIterator[Chat]:
     """Run the application on a pool; conversations and state lie in `folder`."""
     app = ChatApp(

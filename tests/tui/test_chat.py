@@ -116,6 +116,21 @@ async def test_notices_are_shown_once(tmp_path: Path) -> None:
         assert chat.screen().count("drafter x is not used: [bold]") == 1
 
 
+async def test_ctrl_c_stops_the_answer_and_pressed_twice_leaves(tmp_path: Path) -> None:
+    """But not when something was typed in between."""
+    pool = ScriptedPool(hold_at=4)
+    async with chat_on(pool, tmp_path) as chat:
+        await chat.type("hi")
+        await chat.until(lambda: chat.app.desk.chat.turns[-1].answer)
+        await chat.pilot.press("ctrl+c")
+        await chat.until(lambda: "(stopped)" in chat.screen())
+        await chat.pilot.press("ctrl+c", "x", "ctrl+c")
+        await chat.until(lambda: "once more leaves" in chat.screen())
+        assert chat.app.is_running
+        await chat.pilot.press("ctrl+c")
+    assert pool.is_closed
+
+
 async def test_leaving_frees_the_models_also_while_an_answer_is_given(tmp_path: Path) -> None:
     pool = ScriptedPool(hold_at=4)
     async with chat_on(pool, tmp_path) as chat:

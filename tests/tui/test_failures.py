@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from metasd_local.compose import OpenPool
 from metasd_local.drafters.ngram import NgramDrafter
-from metasd_local.errors import BackendError
+from metasd_local.errors import BackendError, ModelError
+from metasd_local.options import Options
 from metasd_local.protocols import Draft
 from tests.tui.scripted_pool import ScriptedPool, chat_on
 from tui.store import Store
@@ -75,7 +78,7 @@ async def test_a_conversation_changed_elsewhere_is_saved_apart_and_said_to_be(
         other.close()
 
 
-async def test_what_cannot_be_read_or_edited_leaves_the_prompt_as_it_was(tmp_path: Path) -> None:
+async def test_what_cannot_be_read_or_edited_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "zeros").write_bytes(b"a\0b")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     (tmp_path / "large").write_bytes(b"a" * 1_000_001)
@@ -86,11 +89,8 @@ async def test_what_cannot_be_read_or_edited_leaves_the_prompt_as_it_was(tmp_pat
             ("large", "1,000,001 bytes"),
             (".", "is no text file"),
         ):
-            line = f"/read {tmp_path}/{name}"
-            await chat.ask(line)
+            await chat.ask(f"/read {tmp_path}/{name}")
             assert complaint in chat.notices
-            assert chat.app.prompt.text == line
-            chat.app.prompt.put("")
         chat.app.prompt.put("half a question")
         await chat.pilot.press("ctrl+g")
         assert "cannot be lent to another program" in chat.notices
@@ -113,4 +113,44 @@ async def test_a_drafter_that_fails_is_dropped_with_its_reason(tmp_path: Path) -
         await chat.ask("one")
         screen = " ".join(chat.screen().replace("▌", " ").split())
         assert "drafter ngram failed and is no longer used: out of memory" in screen
+        assert chat.app.desk.chat.turns[0].answer == "You said: one"
+
+
+async def test_what_goes_wrong_before_the_first_question_is_seen(tmp_path: Path) -> None:
+    """On the smallest usual terminal, beside the text that an empty conversation shows."""
+    (tmp_path / "chats.db").write_text("no database " * 100)
+    async with chat_on(ScriptedPool(name="starter"), tmp_path) as chat:
+        assert "demo models" in chat.screen()
+        assert "chats.db" in chat.screen().replace("\n", "")
+        await chat.ask("/system be brief")
+        assert "system prompt of this conversation: be brief" in chat.screen()
+
+
+async def test_complaints_stay_where_they_are_and_go_with_the_next_command(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        places = set()
+        for number in range(4):
+            await chat.ask(f"/nope{'x' * number}")
+            places.add(next(y for y, row in enumerate(chat.screen().split("\n")) if "no co" in row))
+        assert len(places) == 1
+        assert chat.app.prompt.text == ""
+        await chat.ask("/system be brief")
+        assert "no command" not in chat.screen()
+
+
+async def test_drafters_that_cannot_be_loaded_can_be_left_out(tmp_path: Path) -> None:
+    class Refusing(ScriptedPool):
+        def open(self, options: Options, *others: Any, **keywords: Any) -> OpenPool:
+            if options.drafters:
+                raise ModelError("x.gguf is no GGUF file")
+            return super().open(options, *others, **keywords)
+
+    async with chat_on(Refusing(), tmp_path, options=Options(drafters=("x.gguf",))) as chat:
+        assert "x.gguf is no GGUF file" in chat.screen()
+        await chat.ask("one")
+        assert "with /set pool or /drafters" in " ".join(chat.screen().replace("▌", "").split())
+        assert chat.app.prompt.text == "one"
+        await chat.pilot.press("escape")
+        await chat.ask("/drafters all")
+        await chat.ask("one")
         assert chat.app.desk.chat.turns[0].answer == "You said: one"

@@ -41,7 +41,6 @@ class Pipe:
             stdout=self.out,
             stderr=self.err,
             environment={**homes, **environment},
-            open_session=refuse,  # type: ignore[arg-type]
             open_pool=self._pool.open,
             names_pool=refuse,  # type: ignore[arg-type]
             chat=chat,
@@ -113,7 +112,7 @@ def test_commands_do_what_they_do_on_the_screen(pipe: Pipe, tmp_path: Path) -> N
     assert [turn.question for turn in other.turns] == ["three"]
     assert "You said: one" in written.read_text(encoding="utf-8")
     said = pipe.err.getvalue()
-    assert "changed for the next answer: temperature 0.5" in said
+    assert "from the next answer on: temperature = 0.5" in said
     assert "temperature     0.5" in said
     assert "taken back: /slash" in said
     assert "/chats 2  three (1)" in said

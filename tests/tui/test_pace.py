@@ -8,7 +8,7 @@ from tui import pace
 
 
 @pytest.mark.parametrize(
-    ("cost_s", "pause_s"), [(0.0001, 0.01), (0.006, 0.1), (0.012, 0.2), (0.1, 1 / 3)]
+    ("cost_s", "pause_s"), [(0.0001, 0.01), (0.006, 0.1), (0.012, 0.2), (0.1, 1.0)]
 )
 def test_the_pause_follows_from_what_drawing_costs(cost_s: float, pause_s: float) -> None:
     ticks = iter(range(1000))

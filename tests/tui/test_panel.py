@@ -85,6 +85,13 @@ def test_the_folded_panel_fits_80_columns() -> None:
     assert len(status(live_of(round_of("dialogue", 5, 0)), SETUP, is_busy=True).plain) < 78
 
 
+def test_a_full_context_is_full_and_no_more() -> None:
+    """The last token is emitted, but never read."""
+    live = live_of(*(round_of("code", 5, 5) for _ in range(14)))
+    assert "context 100 %" in status(live, SETUP, is_busy=True).plain
+    assert "context 100 of 100 (100 %)" in panel(live, SETUP, Legend()).plain
+
+
 def test_the_end_counts_the_whole_decoding() -> None:
     live = live_of(round_of("code", 5, 4))
     live.observe(Step(GenerationDone("stop", 0.5, seconds_decode=2.0, seconds_inside=1.0)))
@@ -120,6 +127,7 @@ async def test_the_panel_folds_when_the_terminal_is_narrow(tmp_path: Path) -> No
         await chat.pilot.pause()
         assert "last rounds" not in chat.screen()
         assert "fixed:ngram · " in chat.screen()
+        await chat.until(lambda: "f3 Panel" not in chat.screen())
 
 
 async def test_the_figures_on_the_screen_are_those_of_the_trace(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from metasd_local.replay import Replay, read_recordings, recording
 from metasd_local.trace import TraceWriter, read_trace
 from tests.scripted_session import ROUND
 from tests.tui.scripted_pool import Chat, ScriptedPool, chat_on
+from tui.app import ChatApp
 from tui.conversation import Turn
-from tui.replay import ReplayApp
 
 # The n-gram drafter proposes much of it, and a thumb is four tokens.
 REPLY = "well well well well 👍 well"
@@ -34,10 +34,10 @@ async def record(folder: Path, *questions: str) -> list[Turn]:
             return chat.app.desk.chat.turns
 
 
-def app_for(path: Path, folder: Path) -> ReplayApp:
+def app_for(path: Path, folder: Path) -> ChatApp:
     recordings = read_recordings(path)
-    return ReplayApp(
-        Replay(recordings).open,
+    return ChatApp(
+        Replay(recordings).open,  # type: ignore[arg-type]
         Options(),
         recordings=recordings,
         chats_path=None,

@@ -69,6 +69,17 @@ async def test_the_list_searches_renames_and_deletes(tmp_path: Path) -> None:
         assert [entry.title for entry in chat.app.desk.store.entries()] == ["about silk"]
 
 
+async def test_why_the_open_conversation_cannot_be_deleted_is_said_in_full(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        await chat.ask("about wool")
+        await chat.ask("/chats wool")
+        await chat.until(lambda: "▸" in chat.screen())
+        await chat.pilot.press("delete")
+        await chat.pilot.pause()
+        said = " ".join(chat.screen().replace("│", " ").split())
+        assert "with /clear, then delete it" in said
+
+
 async def test_the_open_conversation_keeps_the_title_it_was_given(tmp_path: Path) -> None:
     async with chat_on(ScriptedPool(), tmp_path) as chat:
         await chat.ask("one")

@@ -17,7 +17,7 @@ def put(chat: Chat, **values: str) -> None:
 
 
 def notice(chat: Chat) -> str:
-    return str(chat.app.screen.query_one("#notice", Static).content)
+    return str(chat.app.screen.query_one("#said", Static).content)
 
 
 def test_settings_are_options_and_chat_takes_them() -> None:
@@ -82,13 +82,14 @@ async def test_what_is_wrong_is_said_in_place_and_nothing_changes(tmp_path: Path
 async def test_the_lines_are_reached_by_arrows_and_explain_themselves(tmp_path: Path) -> None:
     async with chat_on(ScriptedPool(), tmp_path) as chat:
         await chat.ask("/set pool")
+        assert "scripted" in chat.screen()
         for name in ("pool", "policy", "drafters", "temperature"):
             assert SHOWN[name].help in notice(chat)
             await chat.pilot.press("down")
 
 
 async def test_another_pool_takes_the_place_of_the_one_there_was(tmp_path: Path) -> None:
-    """One that cannot be loaded leaves the conversation, and the way back."""
+    """For one that cannot be loaded, the models there were come back."""
     pool = ScriptedPool(refuses="broken")
     for name in ("other", "broken"):
         (tmp_path / f"{name}.gguf").touch()
@@ -101,15 +102,19 @@ async def test_another_pool_takes_the_place_of_the_one_there_was(tmp_path: Path)
         await chat.ask("two")
         await chat.ask(f"/set pool {tmp_path}/broken.gguf")
         assert "is no GGUF file" in chat.screen()
+        assert "come back" in chat.screen()
+        assert chat.notices == ""
+        assert [name for _, name in pool.opened[2:]] == [
+            f"{tmp_path}/broken.gguf",
+            f"{tmp_path}/other.gguf",
+        ]
         await chat.ask("three")
-        assert "no model is loaded: " in chat.screen()
-        assert chat.app.prompt.text == "three"
-        assert [turn.answer for turn in desk.chat.turns] == ["You said: one", "You said: two"]
-        chat.app.prompt.put("/set seed 1")
-        await chat.ask("")
-        assert pool.opened[-1][1] == f"{tmp_path}/other.gguf"
-        await chat.ask("three")
-        assert desk.chat.turns[-1].answer == "You said: three"
+        assert [turn.answer[10:] for turn in desk.chat.turns] == ["one", "two", "three"]
+
+
+async def test_a_pool_that_cannot_be_found_is_all_there_is_to_see(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path, name="missing") as chat:
+        assert chat.screen().startswith(" ▌ no pool and no .gguf file")
 
 
 async def test_the_theme_is_remembered(tmp_path: Path) -> None:

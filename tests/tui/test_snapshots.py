@@ -53,7 +53,7 @@ async def screens(size: tuple[int, int], folder: Path) -> AsyncIterator[tuple[st
             yield name, chat.screen()
             await press("escape")
         chat.app.prompt.insert("/re")
-        await chat.pilot.pause()
+        await chat.until(lambda: "/reasoning" in chat.screen())
         yield "command", chat.screen()
 
 

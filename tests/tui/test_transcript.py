@@ -75,6 +75,14 @@ async def test_scrolling_where_there_is_nothing_to_scroll_keeps_following(tmp_pa
         assert transcript.is_vertical_scroll_end
 
 
+async def test_a_page_up_where_all_is_seen_is_no_reason_to_speak_of_more(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        await chat.ask("hi")
+        await chat.pilot.press("pageup")
+        await chat.until(lambda: chat.app.transcript.follows)
+        assert "more below" not in chat.screen()
+
+
 async def test_a_single_row_up_is_enough_to_stay(tmp_path: Path) -> None:
     async with chat_on(ScriptedPool({"hi": LONG}, context_size=5000), tmp_path) as chat:
         await chat.ask("hi")
@@ -97,7 +105,7 @@ async def test_of_a_long_conversation_only_what_is_seen_is_painted(tmp_path: Pat
     async with chat_on(ScriptedPool(), tmp_path) as chat:
         transcript = chat.app.transcript
         num_widgets = len(chat.app.screen.query("*"))
-        await chat.app.show_chat(Conversation(turns=turns))
+        chat.app.show_chat(Conversation(turns=turns))
         await chat.until(lambda: "question 499" in chat.screen())
         assert transcript.is_vertical_scroll_end
         assert len(chat.app.screen.query("*")) <= num_widgets
@@ -116,7 +124,7 @@ async def test_what_is_seen_moves_by_what_was_scrolled(tmp_path: Path) -> None:
     turns = [Turn(f"question {number}", ANSWER * 3, stats={}) for number in range(50)]
     async with chat_on(ScriptedPool(), tmp_path) as chat:
         transcript = chat.app.transcript
-        await chat.app.show_chat(Conversation(turns=turns))
+        chat.app.show_chat(Conversation(turns=turns))
         await chat.pilot.pause()
         for _ in range(40):
             before = rows(transcript)
@@ -129,7 +137,7 @@ async def test_selected_text_is_that_of_the_lines_not_of_the_rows(tmp_path: Path
     turn = Turn("question", f"{words}end\n\n> quoted\n\n1. first\n", stats={})
     async with chat_on(ScriptedPool(), tmp_path, size=(60, 30)) as chat:
         transcript = chat.app.transcript
-        await chat.app.show_chat(Conversation(turns=[turn]))
+        chat.app.show_chat(Conversation(turns=[turn]))
         await chat.pilot.pause()
         assert words.strip() not in chat.screen()
         everything, _ = transcript.get_selection(Selection(None, None))
@@ -148,21 +156,20 @@ async def test_selected_text_is_that_of_the_lines_not_of_the_rows(tmp_path: Path
 async def test_after_a_resize_all_is_as_if_it_had_never_been_else(tmp_path: Path) -> None:
     turns = [Turn(f"question {number}", ANSWER * 3, stats={}) for number in range(9)]
     async with chat_on(ScriptedPool(), tmp_path) as chat:
-        await chat.app.show_chat(Conversation(turns=turns))
+        chat.app.show_chat(Conversation(turns=turns))
         await chat.pilot.pause()
         before = chat.screen()
         await chat.pilot.resize_terminal(50, 20)
         await chat.pilot.pause()
         await chat.pilot.resize_terminal(80, 24)
-        await chat.pilot.pause()
-        assert chat.screen() == before
+        await chat.until(lambda: chat.screen() == before)
 
 
 async def test_text_is_selected_with_the_mouse(tmp_path: Path) -> None:
     turn = Turn("question", "first line\n\n> a [bold]quoted[/] line\n", stats={})
     async with chat_on(ScriptedPool(), tmp_path) as chat:
         transcript = chat.app.transcript
-        await chat.app.show_chat(Conversation(turns=[turn]))
+        chat.app.show_chat(Conversation(turns=[turn]))
         await chat.pilot.pause()
         await chat.pilot.mouse_down(transcript, offset=(7, 2))
         await chat.pilot.hover(transcript, offset=(10, 4))

@@ -70,6 +70,14 @@ async def test_no_line_of_a_long_token_view_is_lost(tmp_path: Path) -> None:
         assert shown == answer.split("\n")
 
 
+async def test_where_a_link_goes_can_be_read(tmp_path: Path) -> None:
+    """As nothing opens it; what is its own text is not said twice."""
+    answer = "see [the page](http://x.y/z?a=1) and http://u.v"
+    async with chat_on(ScriptedPool({"hi": answer}), tmp_path) as chat:
+        await chat.ask("hi")
+        assert "see the page (http://x.y/z?a=1) and http://u.v\n" in chat.screen()
+
+
 async def test_reasoning_is_one_line_until_a_key_opens_it(tmp_path: Path) -> None:
     async with chat_on(ScriptedPool({"hi": "<think>well, well</think>yes"}), tmp_path) as chat:
         await chat.ask("hi")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from metasd_local.costs import CostCurve, RunningCosts
-from metasd_local.lab.simulate import DEFAULT_CURVE, Play, Replay, simulate
+from metasd_local.lab.replays import Play, Replay
+from metasd_local.lab.simulate import DEFAULT_CURVE, simulate
 from metasd_local.lab.traces import Trace
 from metasd_local.protocols import PLAIN, Choice, Evidence, Offer, RoundFeedback
 from metasd_local.selection.auto import AutoPolicy

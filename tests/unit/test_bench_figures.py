@@ -8,15 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metasd_local.bench.figures import (
-    Setting,
-    best_windows,
-    drafting_costs,
-    make_document,
-    plain_spread,
-)
+from metasd_local.bench.figures import Setting, make_document, plain_spread
 from metasd_local.bench.measure import Run
 from metasd_local.bench.prompts import Prompt
+from metasd_local.bench.windows import best_windows, drafting_costs
 from metasd_local.costs import CostCurve
 from tests.bench_runs import make_run
 

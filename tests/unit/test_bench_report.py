@@ -11,13 +11,10 @@ import pytest
 from metasd_local.bench.report import (
     COLUMNS,
     UNKNOWN,
-    markdown_tables,
-    readme_table,
-    replace_block,
     report_block,
     table_lines,
 )
-from metasd_local.errors import UsageError
+from tests.publish import bench_table, replace_block
 
 
 def bench_result(policy: str, domain: str, **figures: Any) -> dict[str, Any]:
@@ -201,7 +198,6 @@ def test_what_makes_figures_doubtful_is_said_everywhere() -> None:
             "1.08 times",
         ):
             assert said in text
-    assert "not idle" in markdown_tables(document)
 
 
 def test_names_cannot_steer_a_terminal_or_break_a_table() -> None:
@@ -210,7 +206,7 @@ def test_names_cannot_steer_a_terminal_or_break_a_table() -> None:
         bench_result("a|b", "c*d\x1b[2J", speedup=1.0), warnings=["x\n| y |"], command="a `b`"
     )
     assert not any("\x1b" in line for line in table_lines(document))
-    text = markdown_tables(document)
+    text = report_block(document)
     assert "\x1b" not in text
     assert f"| a\\|b | 1.00 | {UNKNOWN} |" in text
     assert "c\\*d" in text
@@ -220,7 +216,7 @@ def test_names_cannot_steer_a_terminal_or_break_a_table() -> None:
 
 def test_markdown_rows_have_as_many_cells_as_their_heading() -> None:
     """And the block says how to repeat the measurement."""
-    text = markdown_tables(
+    text = report_block(
         bench_document(bench_result("plain", "code", short=short_figures(prompts=1, speedup=1.0)))
     )
     for table in text.split("\n\n"):
@@ -244,7 +240,7 @@ def test_a_block_is_replaced_and_nothing_around_it() -> None:
 @pytest.mark.parametrize("text", ["", "<!-- bench: one -->\nno end", README + README])
 def test_markers_must_be_there_exactly_once(text: str) -> None:
     """A table that would silently stay old is an error."""
-    with pytest.raises(UsageError, match="places for the table 'one', expected one"):
+    with pytest.raises(AssertionError, match="places for the table 'one', expected one"):
         replace_block(text, "one", "new\n")
 
 
@@ -253,7 +249,7 @@ def test_the_readme_shows_long_answers_if_they_are_valid_and_short_ones_otherwis
     long = bench_result("auto", "code", speedup=1.5, acceptance_rate=0.5, overhead_share=0.04)
     short = short_figures(prompts=2, speedup=0.5)
     summary = {"speedup": 1.5, "of_oracle": 0.9, "short": {"speedup": 0.5}}
-    text = readme_table(bench_document({**long, "short": short}, summary={"auto": summary}))
+    text = bench_table(bench_document({**long, "short": short}, summary={"auto": summary}))
     assert "| auto | 1.50 | 1.50 | 0.90 | 50% | 4% |" in text
     assert "machine Z80" in text
     assert "Emulated" not in text
@@ -262,7 +258,7 @@ def test_the_readme_shows_long_answers_if_they_are_valid_and_short_ones_otherwis
         summary={"auto": {**summary, "speedup": None}},
         emulated=True,
     )
-    text = readme_table(document)
+    text = bench_table(document)
     assert text.startswith("Emulated acceptance, real compute: ")
     assert "answers under 128 tokens" in text
     assert "| auto | 0.50 | 0.50 |" in text

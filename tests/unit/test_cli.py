@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from metasd_local.backend import library
 from metasd_local.cli.surroundings import DONE, FAILED, INTERRUPTED
-from metasd_local.errors import BackendError, ModelError
+from metasd_local.errors import BackendError, Cancelled, ModelError
 from metasd_local.events import Notice, TextPiece
 from metasd_local.options import MAX_RUN_TOKENS
 from metasd_local.sampling import SamplerSettings
@@ -42,7 +44,7 @@ def test_the_answer_goes_to_stdout_and_one_line_of_figures_to_stderr() -> None:
     assert shell.out == "Hello world\n"
     assert shell.err == FIGURES + "\n"
     assert shell.session.sent == [("hello", 7, MAX_RUN_TOKENS)]
-    assert shell.session.is_closed
+    assert shell.pool.is_closed
 
 
 def test_a_newline_is_added_only_where_the_answer_lacks_one() -> None:
@@ -134,6 +136,27 @@ def test_notices_go_to_stderr_on_a_line_of_their_own() -> None:
     assert screen.getvalue().startswith("half \nmetasd: drafter dropped\nhalf\n")
 
 
+def test_warnings_of_the_log_are_messages_shown_once() -> None:
+    """Whoever logs them, on a line of their own; llama.cpp's own words stay in the log."""
+    screen = io.StringIO()
+    script: list[Step] = [
+        TextPiece("half "),
+        lambda: logging.getLogger("metasd_local.anything").warning("it is %s", "odd"),
+        lambda: logging.getLogger("metasd_local.anything").info("fine"),
+        lambda: library.logger.warning("special_eos_id is odd"),
+        TextPiece("half"),
+        DONE_EVENT,
+    ]
+    shell = Shell(
+        ScriptedSession(script), stdout=Terminal(screen=screen), stderr=Terminal(screen=screen)
+    )
+    for _ in range(2):
+        screen.truncate(screen.seek(0))
+        shell.run("run", "x", "--seed", "1")
+        assert screen.getvalue().startswith("half \nmetasd: it is odd\nhalf\n")
+        assert screen.getvalue().count("odd") == 1
+
+
 def test_json_is_one_object_with_exactly_the_promised_fields() -> None:
     """The stable interface for programs."""
     shell = Shell()
@@ -207,7 +230,7 @@ def test_a_generation_that_fails_keeps_what_was_said() -> None:
     assert shell.run("run", "x") == FAILED
     assert shell.out == "so far\n"
     assert shell.err == "metasd: llama_decode failed\n"
-    assert shell.session.is_closed
+    assert shell.pool.is_closed
 
 
 def test_loading_shows_progress_on_a_terminal_and_erases_it() -> None:
@@ -238,7 +261,7 @@ def test_ctrl_c_stops_cleanly_and_a_second_one_is_the_systems() -> None:
     assert shell.out == "Hello \n"
     assert shell.err.startswith("3 tokens (interrupted) · ")
     assert session.num_interrupts > 0
-    assert session.is_closed
+    assert shell.pool.is_closed
     assert handlers == [signal.SIG_DFL]
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -249,7 +272,7 @@ def test_ctrl_c_while_loading_stops_the_loading() -> None:
     def load(on_progress: Callable[[float], bool]) -> None:
         press_ctrl_c()
         assert not on_progress(0.5)
-        raise ModelError("loading was given up")
+        raise Cancelled("loading was given up")
 
     shell = Shell(on_open=load)
     assert shell.run("run", "x") == INTERRUPTED
@@ -261,7 +284,7 @@ def test_ctrl_c_at_the_end_of_loading_sends_nothing() -> None:
     shell = Shell(on_open=lambda _: press_ctrl_c())
     assert shell.run("run", "x") == INTERRUPTED
     assert shell.session.sent == []
-    assert shell.session.is_closed
+    assert shell.pool.is_closed
 
 
 def test_an_interrupt_python_raises_itself_is_no_traceback() -> None:
@@ -288,7 +311,7 @@ def test_a_broken_pipe_ends_quietly_and_closes_the_session() -> None:
     """As in `metasd run ... | head -1`."""
     shell = Shell(stdout=BrokenPipe())
     assert shell.run("run", "x") == FAILED
-    assert shell.session.is_closed
+    assert shell.pool.is_closed
     assert shell.err == ""
 
 

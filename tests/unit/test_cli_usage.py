@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from metasd_local import __version__
+from metasd_local.arguments import COMMANDS
 from metasd_local.cli.surroundings import DONE, WRONG_USAGE
 from metasd_local.options import Options
 from tests.scripted_session import Shell, Terminal
@@ -96,6 +99,38 @@ def test_wrong_usage_says_what_to_do_and_opens_no_model(arguments: list[str], me
     assert shell.err.count("\n") == 1
     assert shell.out == ""
     assert not shell.opened
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_counts_its_words(name: str) -> None:
+    """One that is too many, or missing, is answered with what is expected, and nothing is done."""
+    command = COMMANDS[name]
+    wrong = {max(command.num_words) + 1, max(min(command.num_words) - 1, 0)} - {*command.num_words}
+    for num_words in wrong:
+        shell = Shell()
+        assert shell.run(*name.split(), *["x"] * num_words) == WRONG_USAGE
+        assert f"found {num_words} word" in shell.err
+        assert f"expected {command.usage or 'no word'}" in shell.err
+        assert not shell.opened
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "chat"])
+def test_every_command_names_what_runs_it(name: str) -> None:
+    """A function of the command line, imported when it is needed, of the one signature."""
+    module, _, function = COMMANDS[name].runs.partition(":")
+    runs = inspect.signature(getattr(import_module(f"metasd_local.cli.{module}"), function))
+    types = [parameter.annotation for parameter in runs.parameters.values()]
+    assert types == ["Options", "Request", "Surroundings"]
+
+
+def test_listing_pools_loads_nothing_slow() -> None:
+    """Other commands' libraries stay out."""
+    run = "import sys; from metasd_local.__main__ import main\nsys.argv[1:] = ['ls']\nmain()\n"
+    report = "sys.stderr.write(' '.join(sys.modules))"
+    finished = subprocess.run(
+        [sys.executable, "-c", run + report], capture_output=True, text=True, check=True
+    )
+    assert {"llama_cpp", "textual", "httpx"}.isdisjoint(finished.stderr.split())
 
 
 def test_a_binary_pipe_is_refused() -> None:

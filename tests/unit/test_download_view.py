@@ -33,7 +33,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def output_to(stderr: io.StringIO) -> Output:
-    return Output(dataclasses.replace(process_surroundings(chat), stderr=stderr), streams=False)
+    return dataclasses.replace(process_surroundings(chat), stderr=stderr).output
 
 
 def test_a_terminal_has_a_bar_for_all_and_one_for_each_file_on_its_way() -> None:

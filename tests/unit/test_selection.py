@@ -7,16 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from metasd_local.costs import RunningCosts
 from metasd_local.protocols import Policy, RoundFeedback
 from metasd_local.selection.bandit import drafters, windows
 from metasd_local.selection.ducb import DiscountedUcbPolicy
 from metasd_local.selection.exp3 import Exp3Policy
 from metasd_local.selection.exp3spec import Exp3SpecPolicy
-from metasd_local.selection.factory import make_policy
+from metasd_local.selection.factory import choose_policy
 from metasd_local.selection.halving import HalvingPolicy
 from metasd_local.selection.rewards import ScaledThroughput, block_divergence, block_efficiency
-from metasd_local.selection.specification import parse_policy
 from metasd_local.selection.swucb import SlidingUcbPolicy
 from metasd_local.selection.thompson import ThompsonPolicy
 from metasd_local.selection.ucb import UcbPolicy
@@ -39,7 +37,7 @@ def make(text: str, seed: int = 0) -> Policy:
     name = text.partition(":")[0]
     if name in BANDITS and not name.endswith("spec"):
         text += ("," if ":" in text else ":") + "reward=be"
-    return make_policy(parse_policy(text), 5, seed, RunningCosts())
+    return choose_policy(text, window=5, seed=seed).policy
 
 
 def tell(policy: Policy, *rounds: tuple[str, float]) -> None:
@@ -222,7 +220,7 @@ def test_every_query_starts_from_nothing(policy: str) -> None:
 
 def test_windows_of_one_drafter_are_arms_rewarded_with_throughput() -> None:
     for text in ("ucbspec:arms=window", "exp3spec:arms=window"):
-        policy = make_policy(parse_policy(text), 3, 0, RunningCosts())
+        policy = choose_policy(text, window=3, seed=0).policy
         policy.begin(ARMS)
         counts = [0, 0, 0, 0]
         for _ in range(400):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from metasd_local.costs import RunningCosts
 from metasd_local.errors import UsageError
 from metasd_local.selection import POLICIES
-from metasd_local.selection.factory import is_informed, make_policy, needs_overlaps
+from metasd_local.selection.factory import choose_policy
 from metasd_local.selection.specification import parse_policy
 
 
@@ -38,9 +37,9 @@ def test_unknown_and_wrong_parameters_are_named() -> None:
 @pytest.mark.parametrize("policy", [each.name for each in POLICIES])
 def test_every_listed_policy_can_be_made_and_names_a_wrong_parameter(policy: str) -> None:
     text = policy.replace("DRAFTER", "a")
-    make_policy(parse_policy(text), 5, None, RunningCosts())
+    choose_policy(text)
     with pytest.raises(UsageError, match="unknown parameter 'widow'"):
-        make_policy(parse_policy(f"{text}:widow=3"), 5, None, RunningCosts())
+        choose_policy(f"{text}:widow=3")
 
 
 @pytest.mark.parametrize(
@@ -58,15 +57,29 @@ def test_every_listed_policy_can_be_made_and_names_a_wrong_parameter(policy: str
 )
 def test_a_wrong_name_or_value_is_answered_with_what_would_do(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        make_policy(parse_policy(text), 5, None, RunningCosts())
+        choose_policy(text)
 
 
 def test_what_a_policy_needs_follows_from_how_it_is_made() -> None:
     """Overlaps where the reward is the block divergence, evidence where idle drafters count."""
     learners = ["ucb", "ducb", "swucb", "thompson", "exp3", "halving"]
     for policy in POLICIES:
-        specification = parse_policy(policy.name.replace("DRAFTER", "a"))
-        assert needs_overlaps(specification) == (policy.name in learners)
-        assert is_informed(specification) == (policy.name in ("auto", "hedge"))
+        chosen = choose_policy(policy.name.replace("DRAFTER", "a"))
+        assert chosen.needs_overlaps == (policy.name in learners)
+        assert chosen.is_informed == (policy.name in ("auto", "hedge"))
     for name in learners:
-        assert not needs_overlaps(parse_policy(f"{name}:reward=be"))
+        assert not choose_policy(f"{name}:reward=be").needs_overlaps
+
+
+def test_the_window_is_the_texts_own_else_what_holds_else_the_policys() -> None:
+    assert choose_policy("auto:window=3", window=4).window == 3
+    assert choose_policy("auto", window=4).window == 4
+    assert (choose_policy("auto").window, choose_policy("ucb").window) == (8, 5)
+
+
+def test_a_policy_that_plays_one_arm_only_has_to_find_it() -> None:
+    choose_policy("ucb").check_arm([])
+    choose_policy("plain").check_arm(["code"])
+    choose_policy("fixed:code").check_arm(["code"])
+    with pytest.raises(UsageError, match=r"named 'cod'; expected one of code, maths; did you mean"):
+        choose_policy("fixed:cod").check_arm(["code", "maths"])

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from metasd_local.costs import CostCurve
-from metasd_local.errors import UsageError
+from metasd_local.lab.replays import Replay
 from metasd_local.lab.simulate import (
     DEFAULT_CURVE,
     LONG_ROUNDS,
     PolicyFactory,
-    Replay,
     Result,
     Simulation,
     simulate,
@@ -314,8 +313,3 @@ def test_progress_rises_to_one() -> None:
     shares: list[float] = []
     simulate({}, arms=(2,), lengths=(10,), num_answers=2, on_progress=shares.append)
     assert shares == [0.25, 0.5, 0.75, 1.0]
-
-
-def test_one_answer_is_too_few_for_an_error() -> None:
-    with pytest.raises(UsageError, match="found 1 answers"):
-        simulate({}, num_answers=1)

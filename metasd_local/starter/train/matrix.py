@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from metasd_local.compose import open_session
+from metasd_local.compose import open_pool
 from metasd_local.errors import ContextFull
 from metasd_local.events import RoundDone
 from metasd_local.options import Options
@@ -114,7 +114,8 @@ def _count_answers(target: Path, drafter: Path, texts: Sequence[str]) -> Iterato
         seed=0,
         threads=1,
     )
-    with closing(open_session(options, str(target))) as session:
+    with closing(open_pool(options, str(target))) as pool:
+        session = pool.session(options)
         for text in texts:
             session.clear()
             try:

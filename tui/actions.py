@@ -1,6 +1,7 @@
-"""The commands that need more than an action of the application.
+"""What the user can do: each takes what follows the command's name, nothing if a key was pressed.
 
-Each takes what follows its name, and raises MetasdError with what the user should know.
+They raise MetasdError with what the user should know. `app` is the application, or what stands for
+it in the chat in lines.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from metasd_local.errors import UsageError
 from metasd_local.options import nearest_hint
 from tui.export import code_blocks, default_path, export
 from tui.figures import stats_lines
-from tui.outside import download_outside
+from tui.outside import download_outside, edit_outside
 from tui.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -21,35 +22,41 @@ if TYPE_CHECKING:
 MOST_ATTACHED_BYTES = 1_000_000
 
 
-async def edit(app: ChatApp, rest: str) -> None:
+def undo(app: ChatApp, _: str) -> None:
+    """Take the last question back into the prompt."""
+    turn = app.desk.undo()
+    app.show_chat(app.desk.chat)
+    app.prompt.put(turn.question)
+
+
+def regenerate(app: ChatApp, _: str) -> None:
+    """Answer the last question again."""
+    turns = app.desk.chat.turns
+    index = _number("/regen", "", "a question", len(turns)) - 1
+    app.ask(turns[index].question, first=index, new_seed=True)
+
+
+def edit(app: ChatApp, rest: str) -> None:
     """Put a question back into the prompt, to go on from there."""
     app.desk.check_idle()
     turns = app.desk.chat.turns
-    index = _number("/edit", rest, "question", len(turns)) - 1
-    app.prompt.put(turns[index].question)
-    app.prompt.editing = index
+    index = _number("/edit", rest, "a question", len(turns)) - 1
+    app.prompt.change_turn(index, turns[index].question)
 
 
-async def change_system(app: ChatApp, rest: str) -> None:
+def write_outside(app: ChatApp, _: str) -> None:
+    """Write the question in $VISUAL or $EDITOR."""
+    app.prompt.put(edit_outside(app, app.prompt.text))
+
+
+def change_system(app: ChatApp, rest: str) -> None:
     """Change or show the system prompt."""
-    chat = app.desk.chat
     if rest:
-        chat.system = None if rest == "none" else rest
-        app.desk.save()
-    await app.transcript.say(f"system prompt of this conversation: {chat.system or 'none'}")
+        app.desk.change(system=None if rest == "none" else rest)
+    app.say(f"system prompt of this conversation: {app.desk.chat.system or 'none'}")
 
 
-async def change_policy(app: ChatApp, rest: str) -> None:
-    """Change who drafts, or show the settings."""
-    await change_setting(app, f"policy {rest}")
-
-
-async def choose_drafters(app: ChatApp, rest: str) -> None:
-    """Choose the drafters, or show the settings."""
-    await change_setting(app, f"drafters {'default' if rest == 'all' else rest}")
-
-
-async def change_setting(app: ChatApp, rest: str) -> None:
+def change_setting(app: ChatApp, rest: str) -> None:
     """Change a setting, or show them all."""
     name, _, value = rest.replace("=", " ", 1).partition(" ")
     name, value = name.replace("_", "-"), value.strip()
@@ -57,44 +64,41 @@ async def change_setting(app: ChatApp, rest: str) -> None:
     if name and name not in known:
         raise UsageError(f"/set: there is no setting {name!r}{nearest_hint(name, known)}")
     if not value:
-        app.action_settings(name)
+        app.show_settings(name)
         return
     option = known[name]
     parsed = None if value == "default" else option.parse_text(f"/set {name}", value)
     app.change_options(**{option.field: parsed})
 
 
-async def show_stats(app: ChatApp, rest: str) -> None:  # noqa: ARG001
+def show_stats(app: ChatApp, _: str) -> None:
     """Show the figures of the last answer."""
     turns = app.desk.chat.turns
     stats = turns[-1].stats if turns else None
     if stats is None:
         raise UsageError("/stats: there is no complete answer yet")
-    await app.transcript.say("\n".join(stats_lines(stats)))
+    app.say("\n".join(stats_lines(stats)))
 
 
-async def copy(app: ChatApp, rest: str) -> None:
+def copy(app: ChatApp, rest: str) -> None:
     """Copy an answer or a code block as the model wrote it."""
     turns = app.desk.chat.turns
-    if not turns:
-        raise UsageError("/copy: there is no answer yet")
     word, _, number = rest.partition(" ")
     if word == "code":
-        blocks = code_blocks(turns[-1].answer)
-        what = f"code block {_number('/copy code', number, 'code block', len(blocks))}"
-        text = blocks[int(what.split()[-1]) - 1]
+        blocks = code_blocks(turns[-1].answer) if turns else ()
+        index = _number("/copy code", number, "a code block", len(blocks))
+        what, text = f"code block {index}", blocks[index - 1]
     else:
-        index = _number("/copy", rest, "answer", len(turns))
+        index = _number("/copy", rest, "an answer", len(turns))
         what, text = f"answer {index}", turns[index - 1].answer
     app.copy_to_clipboard(text)
-    app.notify(
+    app.tell(
         f"{what}, {len(text):,} characters, sent to the terminal's clipboard; a terminal that "
-        "takes none ignores it: then /export",
-        markup=False,
+        "takes none ignores it: then /export"
     )
 
 
-async def read(app: ChatApp, rest: str) -> None:
+def read(app: ChatApp, rest: str) -> None:
     """Attach a file to the next question."""
     if not rest:
         raise UsageError("/read: expected the path of a text file")
@@ -114,7 +118,7 @@ async def read(app: ChatApp, rest: str) -> None:
     app.prompt.attach(path.name, text)
 
 
-async def download(app: ChatApp, rest: str) -> None:
+def download(app: ChatApp, rest: str) -> None:
     """Fetch a pool of the catalogue and open it."""
     from metasd_local.catalogue import read_catalogue  # loads numpy
 
@@ -124,24 +128,22 @@ async def download(app: ChatApp, rest: str) -> None:
     app.change_options(pool=pool)
 
 
-async def export_chat(app: ChatApp, rest: str) -> None:
+def export_chat(app: ChatApp, rest: str) -> None:
     """Write the conversation to a file."""
     chat = app.desk.chat
     if not chat.turns:
         raise UsageError("/export: there is nothing to write yet")
     path = Path(rest).expanduser() if rest else default_path(chat, Path.cwd())
     export(chat, path)
-    await app.transcript.say(f"written: {path}")
+    app.say(f"written: {path.absolute()}")
 
 
 def _number(command: str, text: str, what: str, count: int) -> int:
     """Return the number that was typed, by default the last; raise UsageError."""
     if not count:
-        raise UsageError(f"{command}: there is no {what}")
+        raise UsageError(f"{command}: there is not yet {what}")
     if not text:
         return count
     if not text.isdecimal() or not 1 <= int(text) <= count:
-        raise UsageError(
-            f"{command}: found {text!r}, expected the number of a {what}, 1 to {count}"
-        )
+        raise UsageError(f"{command}: found {text!r}, expected the number of {what}, 1 to {count}")
     return int(text)
