@@ -24,12 +24,12 @@ from metasd_local.engine import Engine
 from metasd_local.errors import IncompatibleVocabulary, ModelError
 from metasd_local.fit import check_drafter, load_target
 from metasd_local.kept import COSTS_FILE, PROFILE_FILE, Kept
-from metasd_local.local import LocalDrafter, LocalPool, find_pool, remember_pool
 from metasd_local.options import Options
 from metasd_local.plan import Plan, Sources, make_plan
+from metasd_local.pools.local import LocalDrafter, LocalPool, find_pool, remember_pool
 from metasd_local.protocols import NGRAM, Drafter, Scheme
 from metasd_local.session import Session, Setup
-from metasd_local.template import ChatTemplate
+from metasd_local.templates.chat_template import ChatTemplate
 from metasd_local.verify import Coupled, Greedy, Match, Rejection
 
 QUICK_SIZES, QUICK_DEPTH, QUICK_BUDGET_S = (1, 2, 4, 6, 9), 128, 0.5

@@ -15,8 +15,8 @@ from metasd_local.backend.placement import Need, Placement, place
 from metasd_local.costs import read_curve
 from metasd_local.drafters.vocabulary import RuleResult, check_vocabulary
 from metasd_local.errors import ModelError
-from metasd_local.local import LocalDrafter, LocalPool
 from metasd_local.options import Options
+from metasd_local.pools.local import LocalDrafter, LocalPool
 
 
 def check_drafter(target: LlamaWeights, drafter: LlamaWeights) -> tuple[RuleResult, ...]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from metasd_local.costs import RunningCosts
 from metasd_local.errors import ModelError, UsageError
-from metasd_local.local import LocalDrafter, LocalPool, named_drafter
 from metasd_local.options import Options
+from metasd_local.pools.local import LocalDrafter, LocalPool, named_drafter
 from metasd_local.protocols import NGRAM
 from metasd_local.sampling import SamplerSettings
 from metasd_local.selection.experience import Experience

@@ -24,7 +24,7 @@ from metasd_local.events import (
 from metasd_local.interrupt import Interrupt
 from metasd_local.protocols import Vocabulary
 from metasd_local.sampling import SamplerSettings
-from metasd_local.template import ChatTemplate, Message
+from metasd_local.templates.chat_template import ChatTemplate, Message
 from metasd_local.text import TextStream
 
 FULL_SHARE = 0.75

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from metasd_local.config import state_path
-from metasd_local.local import POOLS_FILE
+from metasd_local.pools.local import POOLS_FILE
 from tests.tiny_gguf import write_tiny_gguf
 
 HOME_KEY = pytest.StashKey[tempfile.TemporaryDirectory[str]]()

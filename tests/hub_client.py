@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session  # type: ignore[attr-defined]
 
-from metasd_local.catalogue import HubFile
-from metasd_local.download import DownloadEvent, FileDone, download
-from metasd_local.download_plan import plan_download
+from metasd_local.download.fetch import DownloadEvent, FileDone, download
+from metasd_local.download.plan import plan_download
 from metasd_local.hub.remote import Hub, Patience
+from metasd_local.hub.repository import HubFile
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess

@@ -37,37 +37,26 @@ ALLOWED: dict[str, set[str]] = {
     "backend": {*CORE, "model_files", "sampling", "numpy", "llama_cpp"},
     # Texts and files
     "text": CORE,
-    "meter": {"errors", "jinja2"},
-    "sandbox": {"errors", "text", "meter", "jinja2"},
-    "template": {"protocols", "errors", "text", "meter", "sandbox", "jinja2"},
+    "templates": {"protocols", "errors", "text", "jinja2"},
     "values": set(),
     "options": {"values", "errors"},
     "toml_tables": {"options", "values", "errors"},
     "config": {"options", "toml_tables", "errors"},
-    "catalogue": {
-        *("config", "options", "toml_tables", "values", "repository", "protocols", "sampling"),
-        "errors",
-    },
-    "own_pools": {"catalogue", "errors"},
-    "found": {"backend", "drafters", "model_files", "repository", "errors"},
-    "removal": {"catalogue", "hub", "local", "model_files", "errors", "filelock"},
-    # The Hub and its cache
     "model_files": set(),
-    "repository": {"model_files", "options", "errors"},
     "hub": {
-        *("__init__", "catalogue", "model_files", "repository", "errors"),
+        *("__init__", "model_files", "options", "errors", "filelock"),
         *("huggingface_hub", "httpx2"),
     },
-    "transfer": {"hub", "errors", "filelock"},
-    "download_plan": {
-        *("catalogue", "hub", "model_files", "options", "repository", "transfer", "errors"),
+    "download": {"hub", "model_files", "options", "errors", "filelock"},
+    "pools": {
+        *("backend", "config", "drafters", "hub", "model_files", "options", "protocols"),
+        *("sampling", "state", "toml_tables", "values", "errors"),
     },
-    "download": {"download_plan", "hub", "removal", "transfer", "errors"},
     "kept": {"costs", "selection", "state"},
     "starter": set(),
     # From the round up to the user
     "engine": {*CORE, "verify", "sampling"},
-    "session": {*CORE, "engine", "verify", "sampling", "text", "template"},
+    "session": {*CORE, "engine", "verify", "sampling", "text", "templates"},
     # The instruments: readers of the same events
     "bench": {
         *("protocols", "events", "errors", "stats", "costs", "options", "selection", "numpy"),
@@ -78,19 +67,15 @@ ALLOWED: dict[str, set[str]] = {
         *("engine", "selection", "drafters", "costs", "options", "bench", "backend"),
         *("toml_tables", "values", "numpy", "gguf"),
     },
-    "local": {
-        *("catalogue", "config", "hub", "model_files", "options", "protocols", "repository"),
-        *("sampling", "state", "errors"),
-    },
-    "plan": {"local", "options", "sampling", "selection", "costs", "protocols", "errors"},
-    "fit": {"backend", "drafters", "costs", "options", "local", "errors"},
+    "plan": {"pools", "options", "sampling", "selection", "costs", "protocols", "errors"},
+    "fit": {"backend", "drafters", "costs", "options", "pools", "errors"},
     "doctor": {
-        *("backend", "fit", "costs", "options", "protocols", "catalogue", "local", "hub"),
-        *("model_files", "text", "errors", "interrupt"),
+        *("backend", "fit", "costs", "options", "protocols", "pools", "hub", "model_files"),
+        *("text", "errors", "interrupt"),
     },
     "compose": {
         *CORE,
-        *("backend", "drafters", "fit", "kept", "local", "options", "plan", "template"),
+        *("backend", "drafters", "fit", "kept", "options", "plan", "pools", "templates"),
         *("verify", "costs", "engine", "session"),
     },
     "replay": {"trace", "events", "errors", "options", "sampling", "session"},
@@ -99,13 +84,12 @@ ALLOWED: dict[str, set[str]] = {
         *("arguments", "config", "options", "errors", "events", "stats", "trace", "text"),
         *("selection", "session", "compose", "costs", "bench", "selftest", "lab"),
         *("protocols", "replay", "drafters", "kept", "numpy"),
-        *("catalogue", "hub", "local", "own_pools", "found", "removal", "doctor", "interrupt"),
-        *("repository", "download_plan", "download", "model_files"),
+        *("pools", "hub", "download", "doctor", "interrupt", "model_files"),
     },
     "__main__": {"cli", "selection", "tui"},
     "tui": {
-        *("session", "events", "stats", "trace", "catalogue", "config", "options", "errors"),
-        *("compose", "local", "plan", "state", "text", "replay", "cli"),
+        *("session", "events", "stats", "trace", "pools", "config", "options", "errors"),
+        *("compose", "hub", "plan", "state", "text", "replay", "cli"),
         *("textual", "rich", "markdown_it", "pygments"),
     },
 }
@@ -113,7 +97,7 @@ ALLOWED: dict[str, set[str]] = {
 
 HEAVY = ("llama_cpp", "huggingface_hub", "textual")
 BEHIND_DOORS = {
-    *("backend", "hub", "transfer", "download_plan", "download"),
+    *("backend", "hub", "download"),
     *("fit", "doctor", "compose", "tui", "cli", "__main__"),
 }
 """Modules that may load a heavy library, themselves or by what they import."""
@@ -172,7 +156,7 @@ def test_a_module_imports_only_what_its_row_allows(path: Path) -> None:
 
 
 def test_every_heavy_library_has_one_door() -> None:
-    """Only backend/ knows llama.cpp, only hub.py the network, only tui/ the terminal."""
+    """Only backend/ knows llama.cpp, only hub/ the network, only tui/ the terminal."""
     doors = {"llama_cpp": {"backend"}, "huggingface_hub": {"hub"}, "textual": {"tui"}}
     for library in HEAVY:
         assert {row for row, allowed in ALLOWED.items() if library in allowed} <= doors[library]

@@ -120,7 +120,7 @@ def read(app: ChatApp, rest: str) -> None:
 
 def download(app: ChatApp, rest: str) -> None:
     """Fetch a pool of the catalogue and open it."""
-    from metasd_local.catalogue import read_catalogue  # loads numpy
+    from metasd_local.pools.catalogue import read_catalogue  # loads numpy
 
     app.desk.check_idle()
     pool = read_catalogue()[rest].name

@@ -60,7 +60,7 @@ def _settings(_: ChatApp, text: str) -> list[str]:
 
 
 def _pools(_: ChatApp, text: str) -> list[str]:
-    from metasd_local.catalogue import read_catalogue  # loads numpy
+    from metasd_local.pools.catalogue import read_catalogue  # loads numpy
 
     return _beginning(text, [pool.name for pool in read_catalogue()])
 

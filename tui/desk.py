@@ -147,8 +147,8 @@ class Desk:
 
     def _change(self, changes: Mapping[str, Any]) -> None:
         # Imported when needed: it loads numpy.
-        from metasd_local.local import find_pool
         from metasd_local.plan import make_plan
+        from metasd_local.pools.local import find_pool
 
         if "load" in self._jobs:
             raise UsageError("the models are still being loaded")

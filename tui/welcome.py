@@ -54,8 +54,9 @@ def welcome(setup: Setup) -> Content:
 
 
 def _catalogue() -> Iterator[str]:
-    from metasd_local.catalogue import HubFile, read_catalogue  # loads numpy
-    from metasd_local.local import local_bytes
+    from metasd_local.hub.repository import HubFile
+    from metasd_local.pools.catalogue import read_catalogue  # loads numpy
+    from metasd_local.pools.local import local_bytes
 
     for pool in read_catalogue():
         if pool.is_demo:

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 
 from metasd_local.arguments import Request
-from metasd_local.catalogue import DrafterEntry, Pool, read_catalogue
 from metasd_local.cli.surroundings import DONE, FAILED, Interrupts, Surroundings
 from metasd_local.config import state_path
 from metasd_local.doctor.costs import CostsMeter
@@ -16,8 +15,9 @@ from metasd_local.doctor.report import is_ok, lines, to_json
 from metasd_local.errors import Cancelled
 from metasd_local.interrupt import Interrupt
 from metasd_local.kept import COSTS_FILE
-from metasd_local.local import find_source, named_drafter, named_pool
 from metasd_local.options import Options
+from metasd_local.pools.catalogue import DrafterEntry, Pool, read_catalogue
+from metasd_local.pools.local import find_source, named_drafter, named_pool
 from metasd_local.protocols import NGRAM
 
 

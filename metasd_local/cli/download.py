@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from functools import partial
 
 from metasd_local.arguments import Request
-from metasd_local.catalogue import DEFAULT_DOWNLOAD, HubFile, read_catalogue
 from metasd_local.cli.output import Output
 from metasd_local.cli.progress import Bars, JsonLines, Lines, View
 from metasd_local.cli.surroundings import DONE, FAILED, INTERRUPTED, Interrupts, Surroundings
-from metasd_local.download import FileFailed, download
-from metasd_local.download_plan import DownloadPlan, find_present, plan_download
+from metasd_local.download.fetch import FileFailed, download
+from metasd_local.download.plan import DownloadPlan, find_present, plan_download
 from metasd_local.errors import Cancelled, DownloadError, UsageError
-from metasd_local.hub import cache_folder, discard, find_local, is_offline, is_sound
+from metasd_local.hub.cache import cache_folder, discard, find_local, is_offline, is_sound
 from metasd_local.hub.remote import Hub
+from metasd_local.hub.repository import HubFile, parse_repository
 from metasd_local.model_files import part_paths
 from metasd_local.options import Options
-from metasd_local.repository import parse_repository
+from metasd_local.pools.catalogue import DEFAULT_DOWNLOAD, read_catalogue
 from metasd_local.text import size_text
 
 

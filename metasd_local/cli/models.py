@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from metasd_local.arguments import Request
-from metasd_local.catalogue import read_catalogue
 from metasd_local.cli.pools import existing_pool, is_to_fetch, pool_json
 from metasd_local.cli.surroundings import DONE, Surroundings
-from metasd_local.hub import cache_folder
-from metasd_local.local import default_pool
+from metasd_local.hub.cache import cache_folder
 from metasd_local.options import Options
+from metasd_local.pools.catalogue import read_catalogue
+from metasd_local.pools.local import default_pool
 from metasd_local.text import size_text
 
 
@@ -67,7 +67,7 @@ def show(options: Options, request: Request, around: Surroundings) -> int:
 
 
 def _found(around: Surroundings) -> tuple[dict[str, Any], list[str]]:
-    from metasd_local.found import find_models, find_pairs
+    from metasd_local.pools.found import find_models, find_pairs
 
     models = find_models(around.environment, cache_folder())
     pairs = find_pairs(models, partial(around.output.progress, "comparing vocabularies"))

@@ -8,7 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from metasd_local.arguments import ALIASES, COMMANDS, Request
-from metasd_local.catalogue import (
+from metasd_local.cli.pools import existing_pool, pool_json
+from metasd_local.cli.surroundings import DONE, FAILED, Surroundings
+from metasd_local.config import models_path
+from metasd_local.errors import UsageError
+from metasd_local.options import Options
+from metasd_local.pools.catalogue import (
     NAME_RULE,
     DrafterEntry,
     Pool,
@@ -17,14 +22,9 @@ from metasd_local.catalogue import (
     is_pool_name,
     read_catalogue,
 )
-from metasd_local.cli.pools import existing_pool, pool_json
-from metasd_local.cli.surroundings import DONE, FAILED, Surroundings
-from metasd_local.config import models_path
-from metasd_local.errors import UsageError
-from metasd_local.options import Options
-from metasd_local.own_pools import append_pool, remove_pool
+from metasd_local.pools.own import append_pool, remove_pool
+from metasd_local.pools.removal import plan_removal, remove
 from metasd_local.protocols import NGRAM, PLAIN
-from metasd_local.removal import plan_removal, remove
 from metasd_local.text import size_text
 
 

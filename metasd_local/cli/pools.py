@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from metasd_local.catalogue import Catalogue, HubFile, Pool, Source
 from metasd_local.errors import ModelError
-from metasd_local.local import find_source, local_bytes, named_pool
+from metasd_local.hub.repository import HubFile
 from metasd_local.model_files import size_of_parts
+from metasd_local.pools.catalogue import Catalogue, Pool, Source
+from metasd_local.pools.local import find_source, local_bytes, named_pool
 
 
 def existing_pool(text: str, catalogue: Catalogue) -> Pool:

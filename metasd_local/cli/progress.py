@@ -11,8 +11,8 @@ from time import monotonic
 from typing import Any, Protocol, TextIO
 
 from metasd_local.cli.output import Output
-from metasd_local.download import DownloadEvent, FileDone, FileFailed, FileNote, FileProgress
-from metasd_local.download_plan import DownloadPlan
+from metasd_local.download.fetch import DownloadEvent, FileDone, FileFailed, FileNote, FileProgress
+from metasd_local.download.plan import DownloadPlan
 from metasd_local.hub.remote import RemoteFile
 from metasd_local.text import printable, size_text
 

@@ -61,7 +61,7 @@ def process_surroundings(
         return open_pool(*arguments, **keywords, state_path=state_path(os.environ))
 
     def names_pool(text: str) -> bool:
-        from metasd_local.local import names_pool
+        from metasd_local.pools.local import names_pool
 
         return names_pool(text)
 

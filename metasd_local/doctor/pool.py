@@ -11,16 +11,16 @@ from pathlib import Path
 from metasd_local.backend.llama import LlamaWeights
 from metasd_local.backend.loader import reckon, room
 from metasd_local.backend.placement import Need, Placement, draft_context, place
-from metasd_local.catalogue import Pool, Source
 from metasd_local.doctor.costs import CostsMeter
 from metasd_local.doctor.payoff import ASSUMED_ACCEPTANCE, payoff
 from metasd_local.doctor.report import DrafterReport, PoolReport, State
 from metasd_local.errors import BackendError, IncompatibleVocabulary, ModelError
 from metasd_local.fit import better_on_cpu, check_drafter
-from metasd_local.hub import is_sound
-from metasd_local.local import LocalDrafter, find_source
+from metasd_local.hub.cache import is_sound
 from metasd_local.model_files import part_paths, repair_advice
 from metasd_local.options import MAX_WINDOW, Options
+from metasd_local.pools.catalogue import Pool, Source
+from metasd_local.pools.local import LocalDrafter, find_source
 from metasd_local.protocols import NGRAM
 from metasd_local.text import size_text
 

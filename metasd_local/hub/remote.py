@@ -32,7 +32,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported, b
 
 from metasd_local import __version__
 from metasd_local.errors import DownloadError, Unavailable
-from metasd_local.hub import COMMIT, HASH, repository_folder
+from metasd_local.hub.cache import COMMIT, HASH, repository_folder
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 """Where HF_ENDPOINT is set, but empty."""
@@ -91,6 +91,8 @@ class Hub:
     """The Hub or a mirror of it; safe to use from several threads."""
 
     def __init__(self, endpoint: str | None = None, patience: Patience | None = None) -> None:
+        # Or every session begins by asking the Hub which AI agents there are, to report one.
+        constants.HF_HUB_DISABLE_TELEMETRY = True
         self.endpoint = (endpoint or constants.ENDPOINT or DEFAULT_ENDPOINT).rstrip("/")
         self.host = urlsplit(self.endpoint).hostname or self.endpoint
         self.patience = patience or Patience()

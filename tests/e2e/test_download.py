@@ -14,8 +14,7 @@ import pytest
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.utils import close_session  # type: ignore[attr-defined]
 
-from metasd_local.catalogue import HubFile
-from metasd_local.download import (
+from metasd_local.download.fetch import (
     DownloadEvent,
     FileDone,
     FileFailed,
@@ -23,11 +22,12 @@ from metasd_local.download import (
     FileProgress,
     download,
 )
-from metasd_local.download_plan import plan_download
+from metasd_local.download.plan import plan_download
+from metasd_local.download.transfer import WRITE_BYTES
 from metasd_local.errors import Cancelled, DownloadError, UsageError
-from metasd_local.hub import cache_folder, discard, find_local, is_sound, repository_folder
+from metasd_local.hub.cache import cache_folder, discard, find_local, is_sound, repository_folder
 from metasd_local.hub.remote import Hub, Patience
-from metasd_local.transfer import WRITE_BYTES
+from metasd_local.hub.repository import HubFile
 from tests.hub_client import QUICK, fetch, start_fetch
 from tests.hub_server import REPO, Asked, Fault, HubServer, running_hub, sha256
 

@@ -15,8 +15,8 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session  # type: ignore[attr-defined]
 
-from metasd_local.catalogue import HubFile
-from metasd_local.hub import cache_folder, find_local
+from metasd_local.hub.cache import cache_folder, find_local
+from metasd_local.hub.repository import HubFile
 from tests.command import metasd_here
 from tests.hub_server import REPO, Fault, HubServer, running_hub
 from tests.tiny_gguf import write_tiny_gguf
@@ -164,8 +164,8 @@ def test_ctrl_c_keeps_what_came_and_says_how_to_go_on(hub: HubServer) -> None:
 PEAK = """
 import resource, sys
 from threading import Event
-from metasd_local.download import FileDone, download
-from metasd_local.download_plan import plan_download
+from metasd_local.download.fetch import FileDone, download
+from metasd_local.download.plan import plan_download
 from metasd_local.hub.remote import Hub
 
 hub = Hub()

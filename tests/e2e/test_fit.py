@@ -13,8 +13,8 @@ from metasd_local.backend.loader import DRAFTING, Loader, costs_key
 from metasd_local.backend.placement import Placement
 from metasd_local.compose import open_pool
 from metasd_local.costs import CostCurve, write_curve
-from metasd_local.local import LocalDrafter, LocalPool
 from metasd_local.options import Options
+from metasd_local.pools.local import LocalDrafter, LocalPool
 from tests.tiny_gguf import write_tiny_gguf
 
 GPU_BYTES = 10**9

@@ -15,8 +15,8 @@ from metasd_local.backend.llama import LlamaModel, LlamaWeights
 from metasd_local.compose import OpenPool, open_pool
 from metasd_local.events import Notice, RoundDone
 from metasd_local.interrupt import Interrupt
-from metasd_local.local import find_pool
 from metasd_local.options import Options
+from metasd_local.pools.local import find_pool
 from metasd_local.selftest.near_ties import explain
 from metasd_local.session import Session
 

@@ -14,7 +14,7 @@ import pytest
 
 from metasd_local.cli import main
 from metasd_local.cli.surroundings import FAILED, WRONG_USAGE, process_surroundings
-from metasd_local.hub import lock_path
+from metasd_local.hub.cache import lock_path
 from tests.command import metasd_here
 from tests.hub_cache import COMMIT, put_in_cache
 from tests.scripted_session import Terminal

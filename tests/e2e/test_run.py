@@ -23,8 +23,8 @@ from metasd_local.config import state_path
 from metasd_local.errors import IncompatibleVocabulary, ModelError, UsageError
 from metasd_local.events import Event, GenerationDone, Notice, PromptRead, RoundDone
 from metasd_local.kept import PROFILE_FILE
-from metasd_local.local import find_pool
 from metasd_local.options import Options
+from metasd_local.pools.local import find_pool
 from metasd_local.session import Session
 from metasd_local.trace import read_trace
 from tests.command import metasd_here
@@ -171,7 +171,8 @@ def test_ctrl_c_stops_cleanly_with_the_figures() -> None:
 def test_loading_and_the_first_token_take_two_seconds_of_cpu_after_import() -> None:
     """CPU seconds, not seconds of the clock: true on a busy machine too."""
     script = (
-        "import resource, metasd_local.compose as compose, metasd_local.template, numpy\n"
+        "import resource, numpy, metasd_local.templates.chat_template\n"
+        "import metasd_local.compose as compose\n"
         "from metasd_local.options import Options\n"
         "def used(): u = resource.getrusage(resource.RUSAGE_SELF); return u.ru_utime + u.ru_stime\n"
         "before = used()\n"

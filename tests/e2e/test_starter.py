@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from metasd_local.local import find_pool
+from metasd_local.pools.local import find_pool
 from metasd_local.starter import train
 from metasd_local.starter.train.config import DomainSettings
 from metasd_local.starter.train.forms import WORD, read_groups

@@ -19,7 +19,7 @@ from metasd_local.backend.gguf import check_gguf
 from metasd_local.backend.library import open_library
 from metasd_local.backend.llama_vocabulary import LlamaVocabulary
 from metasd_local.drafters.vocabulary import check_vocabulary
-from metasd_local.template import ChatTemplate, Message
+from metasd_local.templates.chat_template import ChatTemplate, Message
 from tests.command import metasd_here
 
 FOLDER = os.environ.get("LLAMA_CPP_VOCABULARIES")

@@ -18,7 +18,7 @@ from metasd_local.interrupt import Interrupt
 from metasd_local.sampling import SamplerSettings
 from metasd_local.selection.fixed import FixedPolicy
 from metasd_local.session import Session, Setup
-from metasd_local.template import ChatTemplate
+from metasd_local.templates.chat_template import ChatTemplate
 from metasd_local.verify import Greedy
 
 CONTROLS = ("<|end|>", "<|user|>", "<|assistant|>", "<think>", "</think>")

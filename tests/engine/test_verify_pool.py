@@ -29,7 +29,7 @@ from metasd_local.selftest import verify_pool
 from metasd_local.selftest.identity import all_policies
 from metasd_local.selftest.report import SelfTest
 from metasd_local.session import Session, Setup
-from metasd_local.template import ChatTemplate
+from metasd_local.templates.chat_template import ChatTemplate
 from metasd_local.verify import Chance, Coupled, Greedy, Match, Rejection, seeded_chance
 from tests.enumeration import take
 

@@ -32,8 +32,8 @@ from metasd_local.bench.machine import describe_build, describe_machine, judge_i
 from metasd_local.bench.prompts import Prompt, prompts_hash, read_prompts
 from metasd_local.compose import OpenPool, open_pool
 from metasd_local.events import GenerationDone, RoundDone
-from metasd_local.local import find_pool
 from metasd_local.options import Options
+from metasd_local.pools.local import find_pool
 from metasd_local.selftest.near_ties import first_difference
 from metasd_local.session import Session
 from metasd_local.stats import LoopFinder

@@ -30,7 +30,7 @@ from metasd_local.protocols import Drafter
 from metasd_local.sampling import SamplerSettings
 from metasd_local.selection.fixed import FixedPolicy
 from metasd_local.session import Session, Setup
-from metasd_local.template import ChatTemplate
+from metasd_local.templates.chat_template import ChatTemplate
 from metasd_local.verify import Greedy
 from tui.app import ChatApp
 from tui.keys import KEYS

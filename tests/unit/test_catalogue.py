@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from metasd_local.catalogue import (
+from metasd_local.config import models_path
+from metasd_local.errors import ConfigError, UsageError
+from metasd_local.hub.repository import HubFile
+from metasd_local.pools.catalogue import (
     DEFAULT_DOWNLOAD,
-    HubFile,
     hub_file,
     parse_catalogue,
     read_catalogue,
 )
-from metasd_local.config import models_path
-from metasd_local.errors import ConfigError, UsageError
 
 SHA256 = "0123456789abcdef" * 4
 POOL = f"""

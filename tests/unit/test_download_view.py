@@ -12,8 +12,8 @@ import pytest
 from metasd_local.cli.output import Output
 from metasd_local.cli.progress import Bars, Gauge, JsonLines, Lines
 from metasd_local.cli.surroundings import process_surroundings
-from metasd_local.download import FileDone, FileFailed, FileNote, FileProgress
-from metasd_local.download_plan import DownloadPlan
+from metasd_local.download.fetch import FileDone, FileFailed, FileNote, FileProgress
+from metasd_local.download.plan import DownloadPlan
 from metasd_local.hub.remote import RemoteFile
 from metasd_local.text import size_text
 from tests.scripted_session import Terminal

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from metasd_local.found import find_models, find_pairs
+from metasd_local.pools.found import find_models, find_pairs
 from tests.hub_cache import put_in_cache
 from tests.tiny_gguf import write_tiny_gguf
 

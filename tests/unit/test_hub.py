@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import scan_cache_dir, try_to_load_from_cache
 
-from metasd_local.catalogue import HubFile
 from metasd_local.errors import DownloadError, UsageError
-from metasd_local.hub import cache_folder, find_cached, find_local, publish, repository_folder
-from metasd_local.model_files import part_names
-from metasd_local.repository import (
+from metasd_local.hub.cache import cache_folder, find_cached, find_local, publish, repository_folder
+from metasd_local.hub.repository import (
+    HubFile,
     RepositoryText,
     choose_model,
     is_inside,
@@ -22,6 +21,7 @@ from metasd_local.repository import (
     parse_repository,
     quantisation_of,
 )
+from metasd_local.model_files import part_names
 
 REPO = "user/some-GGUF"
 COMMITS = ("a" * 40, "b" * 40)

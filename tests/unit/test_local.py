@@ -10,9 +10,9 @@ import pytest
 
 from metasd_local.config import models_path, state_path
 from metasd_local.errors import ModelError, UsageError
-from metasd_local.local import LocalPool, find_pool, names_pool, remember_pool
 from metasd_local.options import Options
 from metasd_local.plan import Sources, make_plan
+from metasd_local.pools.local import LocalPool, find_pool, names_pool, remember_pool
 from tests.hub_cache import put_in_cache
 
 POOLS = """

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from metasd_local.catalogue import DrafterEntry, HubFile, Pool, parse_catalogue
 from metasd_local.errors import ConfigError
-from metasd_local.own_pools import append_pool, remove_pool
+from metasd_local.hub.repository import HubFile
+from metasd_local.pools.catalogue import DrafterEntry, Pool, parse_catalogue
+from metasd_local.pools.own import append_pool, remove_pool
 
 MINE = Pool(
     "mine.2",

@@ -10,7 +10,7 @@ from datetime import datetime
 import pytest
 
 from metasd_local.errors import TemplateError
-from metasd_local.sandbox import MAX_OUTPUT_CHARACTERS, MAX_SOURCE_CHARACTERS, Sandbox
+from metasd_local.templates.sandbox import MAX_OUTPUT_CHARACTERS, MAX_SOURCE_CHARACTERS, Sandbox
 
 
 def render(source: str, **variables: object) -> str:

@@ -14,7 +14,7 @@ from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from metasd_local.errors import TemplateError
-from metasd_local.template import ChatTemplate, Message
+from metasd_local.templates.chat_template import ChatTemplate, Message
 from metasd_local.text import ReasoningMarks
 from tests.byte_vocabulary import ByteVocabulary
 

@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 from metasd_local.config import models_path
 from metasd_local.errors import UsageError
+from metasd_local.hub.repository import HubFile, RepositoryText, is_inside, parse_repository
 from metasd_local.options import KINDS, nearest_hint
 from metasd_local.protocols import NGRAM, PLAIN
-from metasd_local.repository import RepositoryText, is_inside, parse_repository
 from metasd_local.sampling import SamplerSettings
 from metasd_local.toml_tables import TABLE, Table, read_document
 from metasd_local.values import PATH, POSITIVE, SWITCH, TEXT, Kind, exactly, whole
@@ -24,25 +24,6 @@ DEFAULT_DOWNLOAD = "qwen3"
 NAME_RULE = "a name of letters, digits and . + - _"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"\w[\w.+-]*", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    """A model's file in a repository of the Hugging Face Hub."""
-
-    repo: str
-    """As in user/repo."""
-    name: str
-    """Inside the repository, with its folders; of a split model the first part."""
-    revision: str = "main"
-    size_bytes: int | None = None
-    """Of all parts together; None where nobody wrote it down."""
-    sha256: str | None = None
-    """Of a file that is not split."""
-
-    def __str__(self) -> str:
-        """Return it as it can be typed."""
-        return f"{self.repo}/{self.name}"
 
 
 Source: TypeAlias = Path | HubFile

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from metasd_local.catalogue import Catalogue, HubFile, Pool
 from metasd_local.errors import ModelError
-from metasd_local.hub import cache_folder, lock_path, repository_folder
-from metasd_local.local import find_source
+from metasd_local.hub.cache import cache_folder, remove_part, repository_folder
+from metasd_local.hub.repository import HubFile
 from metasd_local.model_files import part_names, part_paths
+from metasd_local.pools.catalogue import Catalogue, Pool
+from metasd_local.pools.local import find_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +79,6 @@ def remove(removal: Removal) -> int:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise ModelError(f"{path} cannot be removed: {error.strerror}") from error
     return sum(size for path, size in sizes.items() if not os.path.exists(path))
-
-
-def remove_part(part: Path) -> None:
-    """Remove what came of a file, unless somebody is fetching it just now; raise OSError."""
-    # Imported when needed: it loads asyncio.
-    import filelock
-
-    with (
-        contextlib.suppress(filelock.Timeout),
-        filelock.FileLock(lock_path(part.with_suffix("")), blocking=False),
-    ):
-        part.unlink()
 
 
 def _links(file: HubFile) -> Iterator[Path]:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from metasd_local.backend.gguf import read_header
 from metasd_local.drafters.vocabulary import MAX_SIZE_DIFFERENCE, check_vocabulary
 from metasd_local.errors import MetasdError, ModelError
+from metasd_local.hub.repository import is_model
 from metasd_local.model_files import part_paths, size_of_parts
-from metasd_local.repository import is_model
 
 if TYPE_CHECKING:
     from metasd_local.backend.llama_vocabulary import LlamaVocabulary

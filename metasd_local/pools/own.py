@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metasd_local.catalogue import DrafterEntry, HubFile, Pool, Source
 from metasd_local.errors import ConfigError
+from metasd_local.hub.repository import HubFile
+from metasd_local.pools.catalogue import DrafterEntry, Pool, Source
 
 _HEADER = re.compile(r"\s*\[\[?(.+?)\]\]?\s*(?:#.*)?")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")

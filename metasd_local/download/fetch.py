@@ -11,11 +11,11 @@ from pathlib import Path
 from time import monotonic
 from typing import TypeAlias
 
-from metasd_local.download_plan import DownloadPlan
+from metasd_local.download.plan import DownloadPlan
+from metasd_local.download.transfer import Transfer
 from metasd_local.errors import Cancelled, MetasdError
+from metasd_local.hub.cache import remove_part
 from metasd_local.hub.remote import Hub, RemoteFile
-from metasd_local.removal import remove_part
-from metasd_local.transfer import Transfer
 
 NUM_WORKERS = 3
 GRACE_S = 1.0

@@ -33,7 +33,15 @@ from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 from metasd_local.errors import TemplateError
-from metasd_local.meter import MAX_SECONDS, MAX_VALUE, STEP_WORK, Meter, printed, refuse, size_of
+from metasd_local.templates.meter import (
+    MAX_SECONDS,
+    MAX_VALUE,
+    STEP_WORK,
+    Meter,
+    printed,
+    refuse,
+    size_of,
+)
 from metasd_local.text import printable
 
 MAX_SOURCE_CHARACTERS = 2**17

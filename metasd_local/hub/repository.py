@@ -26,6 +26,25 @@ _QUANTISATION = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
+class HubFile:
+    """A model's file in a repository of the Hugging Face Hub."""
+
+    repo: str
+    """As in user/repo."""
+    name: str
+    """Inside the repository, with its folders; of a split model the first part."""
+    revision: str = "main"
+    size_bytes: int | None = None
+    """Of all parts together; None where nobody wrote it down."""
+    sha256: str | None = None
+    """Of a file that is not split."""
+
+    def __str__(self) -> str:
+        """Return it as it can be typed."""
+        return f"{self.repo}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class RepositoryText:
     """What a user typed for a model on the Hub: a file's name or, failing that, a quantisation."""
 

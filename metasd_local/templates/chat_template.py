@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 
 from metasd_local.errors import TemplateError
 from metasd_local.protocols import Vocabulary
-from metasd_local.sandbox import Sandbox
+from metasd_local.templates.sandbox import Sandbox
 from metasd_local.text import ReasoningMarks
 
 Role: TypeAlias = Literal["system", "user", "assistant"]

@@ -11,14 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from metasd_local.catalogue import HubFile
+from metasd_local.download.transfer import persist
 from metasd_local.errors import Cancelled, DownloadError, MetasdError, Unavailable
-from metasd_local.hub import cache_folder, find_cached, find_local, repository_folder
+from metasd_local.hub.cache import cache_folder, find_cached, find_local, repository_folder
 from metasd_local.hub.remote import Hub, RemoteFile
+from metasd_local.hub.repository import HubFile, choose_model, is_inside, is_model, parse_repository
 from metasd_local.model_files import part_names, size_of_parts
 from metasd_local.options import nearest_hint
-from metasd_local.repository import choose_model, is_inside, is_model, parse_repository
-from metasd_local.transfer import persist
 
 _Files: TypeAlias = Mapping[str, RemoteFile]
 

@@ -15,7 +15,7 @@ from typing import BinaryIO, TypeVar
 import filelock
 
 from metasd_local.errors import Cancelled, DownloadError, Unavailable
-from metasd_local.hub import READ_BYTES, lock_path, new_hasher, publish
+from metasd_local.hub.cache import READ_BYTES, lock_path, new_hasher, publish
 from metasd_local.hub.remote import Hub, Patience, RemoteFile
 
 WRITE_BYTES = 1 << 20
