@@ -186,7 +186,7 @@ def parse_arguments(arguments: Sequence[str]) -> Request:
         command = f"lab {part}" if part else command
     command = ALIASES.get(command, command)
     if command not in COMMANDS:
-        if command == "lab" and {"-h", "--help"} & set(rest):
+        if command == "lab":
             return Request(arguments, text=_lab_help())
         hint = nearest_hint(command, COMMANDS)
         if hint or any(character.isspace() for character in command):

@@ -163,6 +163,15 @@ def test_help_fits_24_lines_of_80_columns_with_three_examples() -> None:
     assert all("metasd run" in example for example in examples[:3])
 
 
+@pytest.mark.parametrize("words", [["lab"], ["lab", "--help"]])
+def test_lab_alone_lists_what_there_is_to_study(words: list[str]) -> None:
+    shell = Shell()
+    assert shell.run(*words) == DONE
+    assert [line.split()[1:3] for line in shell.out.splitlines() if "metasd" in line] == [
+        command.split() for command in COMMANDS if command.startswith("lab ")
+    ]
+
+
 def test_run_help_describes_every_option() -> None:
     """It is made from the option table."""
     shell = Shell()
