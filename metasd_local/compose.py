@@ -19,7 +19,6 @@ from metasd_local.backend.threads import thread_budget
 from metasd_local.costs import SLOW, measure_curve, measure_token
 from metasd_local.drafters.model import EVALUATED_ROWS, ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
-from metasd_local.drafters.none import NoDrafter
 from metasd_local.engine import Engine
 from metasd_local.errors import IncompatibleVocabulary, ModelError
 from metasd_local.fit import check_drafter, load_target
@@ -82,7 +81,7 @@ class OpenPool:
         info, vocabulary = self.models.weights.info, self.models.weights.vocabulary
         engine = Engine(
             target=self.target,
-            drafters=[NoDrafter(), *chosen],
+            drafters=chosen,
             policy=plan.chosen.policy,
             scheme=_make_scheme(plan, vocabulary.size),
             interrupt=self.interrupt,

@@ -88,8 +88,8 @@ class _Asked:
 class Engine:
     """Decode with one target, any number of drafters and the policy that chooses among them.
 
-    `drafters` must contain `plain`. A drafter that fails is dropped for good, with a Notice; a
-    target that fails raises. Every drafter learns every emitted token.
+    The arms are `plain`, which drafts nothing, and the drafters. A drafter that fails is dropped
+    for good, with a Notice; a target that fails raises. Every drafter learns every emitted token.
     num_expected: at the end of a prompt, positions at which the scheme is told what the target
     would have said, for evaluations to compare with.
     watch: told number of tokens and seconds of every verification; may return a Notice's text.
@@ -110,7 +110,7 @@ class Engine:
         self._target = target
         self._opened = tuple(drafters)
         self._drafters = {drafter.name: drafter for drafter in drafters}
-        assert PLAIN in self._drafters
+        assert PLAIN not in self._drafters
         self._policy = policy
         self._scheme = scheme
         self._interrupt = interrupt
@@ -120,8 +120,8 @@ class Engine:
 
     @property
     def arms(self) -> Sequence[str]:
-        """Return the names of the drafters still in use."""
-        return tuple(self._drafters)
+        """Return `plain` and the names of the drafters still in use."""
+        return PLAIN, *self._drafters
 
     @property
     def context_size(self) -> int:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 from metasd_local.drafters.model import EVALUATED_ROWS, ModelDrafter
-from metasd_local.drafters.none import NoDrafter
 from metasd_local.lab.answers import EmulatedAnswer
 from metasd_local.protocols import (
     NGRAM,
@@ -140,10 +139,11 @@ class EmulatedModelDrafter(ModelDrafter):
         return super().propose(context, window, scheme, keeps)
 
 
-class EmulatedNgramDrafter(NoDrafter):
+class EmulatedNgramDrafter:
     """Prompt lookup without an index."""
 
     name = NGRAM
+    seconds_inside = 0.0
 
     def __init__(self, scheme: EmulatedScheme) -> None:
         self._emulated = scheme
@@ -152,6 +152,9 @@ class EmulatedNgramDrafter(NoDrafter):
     def begin(self, context: Sequence[int]) -> None:
         """Start after the prompt."""
         self._num_seen = len(context)
+
+    def catch_up(self, context: Sequence[int]) -> None:
+        """Do nothing."""
 
     def offer(self, context: Sequence[int]) -> Offer:
         """Tell how long the match is."""
@@ -177,3 +180,6 @@ class EmulatedNgramDrafter(NoDrafter):
         num_tokens = window if self.offer(context).match_length else 0
         tokens = [self._emulated.drafted_token(offset) for offset in range(num_tokens)]
         return Draft(tokens, is_point_mass=True)
+
+    def observe(self, emitted: Sequence[int]) -> None:
+        """Do nothing."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from metasd_local.bench.prompts import Prompt
 from metasd_local.costs import RunningCosts
 from metasd_local.drafters.model import EVALUATED_ROWS
-from metasd_local.drafters.none import NoDrafter
 from metasd_local.engine import Engine
 from metasd_local.errors import Cancelled, UsageError
 from metasd_local.events import Event, FinishReason, GenerationDone, PromptRead, RoundDone
@@ -140,7 +139,6 @@ class Emulation:
         scheme = EmulatedScheme(self._scheme, answer)
         size = self._target.vocab_size
         drafters: list[Drafter] = [
-            NoDrafter(),
             *(
                 EmulatedModelDrafter(name, model, scheme, target_vocab_size=size)
                 for name, model in self._models.items()

@@ -9,7 +9,6 @@ import pytest
 
 from metasd_local.backend.llama import LlamaModel, LlamaWeights
 from metasd_local.drafters.model import ModelDrafter
-from metasd_local.drafters.none import NoDrafter
 from metasd_local.engine import Engine
 from metasd_local.events import RoundDone
 from metasd_local.interrupt import Interrupt
@@ -82,7 +81,7 @@ def test_rejection_emits_the_targets_law_of_two_tokens(pair: Pair) -> None:
     """Drafts of three tokens are accepted in part; another temperature's law does not fit."""
     engine = Engine(
         target=pair.target,
-        drafters=[NoDrafter(), pair.drafter],
+        drafters=[pair.drafter],
         policy=FixedPolicy("drafter", window=3),
         scheme=Rejection(SETTINGS, 262, 3),
         interrupt=Interrupt(),

@@ -12,7 +12,6 @@ from metasd_local.backend.scripted import LogitsRule, ScriptedModel
 from metasd_local.costs import CostCurve, RunningCosts
 from metasd_local.drafters.model import ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
-from metasd_local.drafters.none import NoDrafter
 from metasd_local.engine import Engine
 from metasd_local.errors import BackendError, Cancelled
 from metasd_local.events import Notice, PromptRead, RoundDone
@@ -87,7 +86,6 @@ def make_engine(
         with_likely_padding(hashed_logits(2, 0.1)), vocab_size=VOCAB_SIZE + 4, interrupt=interrupt
     )
     drafters: list[Drafter] = [
-        NoDrafter(),
         ModelDrafter("good", good, target_vocab_size=VOCAB_SIZE, max_rows=8),
         ModelDrafter("poor", poor, target_vocab_size=VOCAB_SIZE, max_rows=8),
         NgramDrafter(),
@@ -218,7 +216,7 @@ def test_every_policy_goes_on_without_a_drafter_that_fails(
     policy: str, fails_at: int, others: Sequence[str]
 ) -> None:
     """The same text, one notice, no round missing; so the next answers, with whoever is left."""
-    drafters: list[Drafter] = [NoDrafter()]
+    drafters: list[Drafter] = []
     for name in ("broken", *others):
         length = fails_at if name == "broken" else None
         model = ScriptedModel(hashed_logits(1, 0.8), vocab_size=VOCAB_SIZE, fails_at=length)
@@ -355,7 +353,7 @@ def test_the_watch_sees_every_verification_and_speaks_through_a_notice() -> None
 
     engine = Engine(
         target=ScriptedModel(hashed_logits(0, 1.0), vocab_size=VOCAB_SIZE),
-        drafters=[NoDrafter(), NgramDrafter("ngram", orders=[1])],
+        drafters=[NgramDrafter("ngram", orders=[1])],
         policy=FixedPolicy("ngram", window=3),
         scheme=Greedy(GREEDY, VOCAB_SIZE, 3),
         interrupt=Interrupt(),

@@ -15,7 +15,6 @@ from metasd_local.backend.scripted import ScriptedModel
 from metasd_local.costs import CostCurve, RunningCosts
 from metasd_local.drafters.model import ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
-from metasd_local.drafters.none import NoDrafter
 from metasd_local.engine import Engine
 from metasd_local.events import RoundDone
 from metasd_local.interrupt import Interrupt
@@ -83,7 +82,6 @@ def generate(policy: Policy, scheme: Scheme, end: int | None, seed: int = 0) -> 
     engine = Engine(
         target=ScriptedModel(target, vocab_size=VOCAB_SIZE),
         drafters=[
-            NoDrafter(),
             ModelDrafter(
                 "near",
                 ScriptedModel(near_drafter, vocab_size=VOCAB_SIZE),

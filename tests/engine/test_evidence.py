@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from metasd_local.backend.scripted import ScriptedModel
 from metasd_local.drafters.model import ModelDrafter
-from metasd_local.drafters.none import NoDrafter
 from metasd_local.engine import Engine
 from metasd_local.events import Notice, RoundDone
 from metasd_local.interrupt import Interrupt
@@ -130,7 +129,7 @@ def generate(
     ]
     engine = Engine(
         target=ScriptedModel(target, vocab_size=VOCAB_SIZE),
-        drafters=[NoDrafter(), *drafters],
+        drafters=drafters,
         policy=policy,
         scheme=scheme,
         interrupt=Interrupt(),

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from metasd_local.backend.scripted import ScriptedModel, ScriptedVocabulary
 from metasd_local.drafters.ngram import NgramDrafter
-from metasd_local.drafters.none import NoDrafter
 from metasd_local.engine import Engine
 from metasd_local.errors import BackendError, ContextFull
 from metasd_local.events import Event, GenerationDone, Notice, PromptRead, RoundDone, TextPiece
@@ -69,7 +68,7 @@ class Desk:
         settings = SamplerSettings(temperature=0.0)
         self.engine = Engine(
             target=self.target,
-            drafters=[NoDrafter(), NgramDrafter()],
+            drafters=[NgramDrafter()],
             policy=FixedPolicy(arm, window=5),
             scheme=Greedy(settings, VOCABULARY.size, 5),
             interrupt=self.interrupt,

@@ -16,7 +16,6 @@ import pytest
 from metasd_local.backend.scripted import ScriptedModel, ScriptedVocabulary
 from metasd_local.drafters.model import ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
-from metasd_local.drafters.none import NoDrafter
 from metasd_local.engine import Engine
 from metasd_local.errors import Cancelled
 from metasd_local.interrupt import Interrupt
@@ -187,7 +186,7 @@ class ScriptedPool:
         settings, name = self._settle(options)
         engine = Engine(
             target=self.target,
-            drafters=[NoDrafter(), *self.drafters],
+            drafters=self.drafters,
             policy=chosen.policy,
             scheme=self.scheme(options),
             interrupt=self.interrupt,

@@ -21,7 +21,6 @@ from textual.widgets import Static
 from metasd_local.backend.scripted import ScriptedModel, ScriptedVocabulary
 from metasd_local.compose import OpenPool
 from metasd_local.drafters.ngram import NgramDrafter
-from metasd_local.drafters.none import NoDrafter
 from metasd_local.engine import Engine
 from metasd_local.errors import Cancelled, ModelError, UsageError
 from metasd_local.interrupt import Interrupt
@@ -122,7 +121,7 @@ class ScriptedPool:
             ),
             engine=Engine(
                 target=self.target,
-                drafters=[NoDrafter(), *self.drafters],
+                drafters=self.drafters,
                 policy=FixedPolicy(arm, window=5),
                 scheme=Greedy(settings, VOCABULARY.size, 5),
                 interrupt=self.interrupt,
