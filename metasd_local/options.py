@@ -32,7 +32,8 @@ from metasd_local.values import (
 )
 
 SCHEMES = ("greedy", "coupled", "match", "rejection")
-VOCABULARIES = ("32k", "152k")
+VOCABULARY_SIZES = {"32k": 32_000, "152k": 151_936}
+"""As of Llama 2 and of Qwen 2.5."""
 MAX_WINDOW = 16
 MAX_RUN_TOKENS = 512
 """Most tokens of an answer of `metasd run` if the user names no number."""
@@ -247,7 +248,11 @@ class Options:
     target_params: int | None = _option(COUNT, "N", "size, as 350M", "350M", ("lab make-pair",))
     drafter_params: int | None = _option(COUNT, "N", "size, as 30M", "30M", ("lab make-pair",))
     vocab: str | None = _option(
-        one_of(VOCABULARIES), "SIZE", " or ".join(VOCABULARIES), "32k", ("lab make-pair",)
+        one_of(tuple(VOCABULARY_SIZES)),
+        "SIZE",
+        " or ".join(VOCABULARY_SIZES),
+        "32k",
+        ("lab make-pair",),
     )
     vocab_from: str | None = _option(
         PATH, "FILE", "copy this .gguf's vocabulary", "", ("lab make-pair",)

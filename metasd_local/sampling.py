@@ -116,7 +116,7 @@ class SamplerChain:
         row = self._penalise(logits, context, drafted) if self._num_recent else logits
         token = int(row.argmax())
         if not math.isfinite(row[token]):
-            _refuse_peak(row[token])
+            refuse_peak(row[token])
         return token
 
     def all_likeliest(self, rows: Logits, context: Sequence[int], first: int) -> list[int]:
@@ -145,7 +145,7 @@ class SamplerChain:
         token = row.argmax()
         peak = row[token]
         if not math.isfinite(peak):
-            _refuse_peak(peak)
+            refuse_peak(peak)
         if self._settings.temperature == 0.0:
             return Survivors(self._all_ids[token : token + 1], np.ones(1))
         if not self._truncates:
@@ -284,7 +284,8 @@ def _mix(word: int) -> int:
     return word ^ (word >> 31)
 
 
-def _refuse_peak(peak: np.float32) -> NoReturn:
+def refuse_peak(peak: np.float32) -> NoReturn:
+    """Raise BackendError for a row whose highest logit is not a finite number."""
     raise BackendError(
         f"the highest logit of a row is {peak}; expected a finite number. The model file may "
         "be damaged or its format not supported on this device: try another quantisation"

@@ -12,7 +12,7 @@ from llama_cpp import llama_cpp as api
 from metasd_local.backend.library import open_library
 from metasd_local.errors import BackendError
 from metasd_local.protocols import Logits
-from metasd_local.sampling import SamplerSettings
+from metasd_local.sampling import SamplerSettings, refuse_peak
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("probability", np.float32)])
 # llama.cpp takes this seed for a random one.
@@ -75,12 +75,9 @@ class LlamaSampler:
                 f"a row of {len(logits)} logits was given; expected {len(self._ids)}: "
                 "sample from the model the sampler was made for"
             )
-        highest = float(logits.max())
+        highest = logits.max()
         if not math.isfinite(highest):
-            raise BackendError(
-                f"the highest logit of a row is {highest}; expected a finite number: the model "
-                "file may be damaged, download it again"
-            )
+            refuse_peak(highest)
         candidates, array = self._candidates, self._array
         candidates["id"] = self._ids
         candidates["logit"] = logits

@@ -19,11 +19,11 @@ from metasd_local.costs import RunningCosts
 from metasd_local.drafters.model import EVALUATED_ROWS
 from metasd_local.errors import UsageError
 from metasd_local.lab.emulate import Emulation, emulated_prompts
-from metasd_local.lab.pair import VOCABULARY_SIZES, make_pair
+from metasd_local.lab.pair import make_pair
 from metasd_local.lab.profile import Profile, find_profile
 from metasd_local.lab.simulate import DEFAULT_CURVE, NUMBERS_OF_DRAFTERS, simulate
 from metasd_local.lab.traces import arm_names
-from metasd_local.options import MAX_WINDOW, Options
+from metasd_local.options import MAX_WINDOW, VOCABULARY_SIZES, Options
 from metasd_local.protocols import PLAIN, Policy
 from metasd_local.selection import COMPARED
 from metasd_local.selection.factory import choose_policy

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from metasd_local.backend.gguf import check_gguf
 from metasd_local.errors import ModelError, UsageError
 
-VOCABULARY_SIZES = {"32k": 32_000, "152k": 151_936}
-"""As of Llama 2 and of Qwen 2.5."""
 _LETTERS = "etaoinshrdlcumwfgypbvkjxqz"
 _CONTEXT_TOKENS = 8192
 _HEAD_SIZE = 64

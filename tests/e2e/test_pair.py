@@ -19,9 +19,9 @@ from metasd_local.errors import ModelError, UsageError
 from metasd_local.events import GenerationDone, RoundDone
 from metasd_local.interrupt import Interrupt
 from metasd_local.lab.emulate import Emulation
-from metasd_local.lab.pair import VOCABULARY_SIZES, find_shape, make_pair
+from metasd_local.lab.pair import find_shape, make_pair
 from metasd_local.lab.profile import find_profile
-from metasd_local.options import Options
+from metasd_local.options import VOCABULARY_SIZES, Options
 from metasd_local.sampling import SamplerSettings
 from metasd_local.verify import Greedy
 
