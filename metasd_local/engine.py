@@ -166,7 +166,6 @@ class Engine:
             if self._interrupt.is_set:
                 raise Cancelled("the generation was stopped")
             started_s, inside_s = self._clock(), self.seconds_inside
-            asked.evaluate_s = 0.0
             choice = self._policy.choose(asked)
             scores = self._policy.scores()
             if not failures:
@@ -209,6 +208,7 @@ class Engine:
                 reward=reward,
                 scores=scores,
             )
+            asked.evaluate_s = 0.0
             notice = self._watch(feedback.drafted + 1, feedback.verify_s)
             if notice is not None:
                 yield Notice(notice)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as Flag
@@ -30,7 +30,7 @@ def record(
     question: str,
     seed: int,
     plain_s: Callable[[], float | None] = lambda: None,
-) -> Iterator[Event]:
+) -> Generator[Event]:
     """Yield the events of `session.send`, and write them with all that a screen shows.
 
     plain_s: what a single token costs the target now. Raises MetasdError.
@@ -77,7 +77,7 @@ class _Recorded:
         """Begin a session that is recorded."""
         return _Recorded(self._inner.session(options), self._trace, self._inner.plain_s)
 
-    def send(self, text: str, *, seed: int, max_tokens: int | None = None) -> Iterator[Event]:
+    def send(self, text: str, *, seed: int, max_tokens: int | None = None) -> Generator[Event]:
         """Answer, and write the answer to the trace. Raises MetasdError."""
         events = self._inner.send(text, seed=seed, max_tokens=max_tokens)
         return record(
@@ -216,7 +216,7 @@ class Replay:
     def restore(self, *_: object) -> None:
         """Take note of nothing: what is said next was said already."""
 
-    def send(self, text: str, *, seed: int, max_tokens: int | None = None) -> Iterator[Event]:
+    def send(self, text: str, *, seed: int, max_tokens: int | None = None) -> Generator[Event]:
         """Yield the events of the next answer as fast as they came. Raises MetasdError."""
         self._must_stop.clear()
         if not self._waiting:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -37,12 +37,12 @@ def run(options: Options, request: Request, around: Surroundings) -> int:
         trace = stack.enter_context(TraceWriter(Path(options.trace))) if options.trace else None
         pool, interrupts = stack.enter_context(opened_pool(options, name, around))
         session = pool.session(options)
-        events: Iterator[Event] = session.send(
+        events: Generator[Event] = session.send(
             prompt, seed=seed, max_tokens=options.max_tokens or MAX_RUN_TOKENS
         )
         if trace is not None:
             events = record(events, trace, session, question=prompt, seed=seed)
-        for event in events:
+        for event in stack.enter_context(closing(events)):
             if interrupts.has_happened:
                 # `send` forgets what was asked before it started.
                 session.interrupt()

@@ -35,7 +35,7 @@ class Surroundings:
     open_pool: Callable[..., OpenPool]
     """`compose.open_pool`, all but `options`, `pool` and `on_progress` already given."""
     names_pool: Callable[[str], bool]
-    """`local.names_pool`."""
+    """`pools.local.names_pool`."""
     chat: Callable[[Options, Sequence[str], Surroundings], int]
     """`tui.start.chat`, which this package knows nothing of: it takes the words after `chat`."""
 
@@ -68,7 +68,7 @@ def process_surroundings(
     return Surroundings(
         stdin=sys.stdin,
         stdout=sys.stdout,
-        stderr=sys.stderr,
+        stderr=sys.stderr or io.StringIO(),
         environment=os.environ,
         open_pool=open_pool,
         names_pool=names_pool,

@@ -258,6 +258,20 @@ def test_a_process_fails_with_one_line_too() -> None:
     assert done.stdout == ""
 
 
+def test_a_reader_that_goes_ends_it_in_silence() -> None:
+    """As `| head` does."""
+    asked = command(
+        "--temperature=1.5", "--top-k=0", "--top-p=1", "--seed=1", "--max-tokens=400", "Tell me"
+    )
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as done:
+        assert done.stdout is not None
+        assert done.stderr is not None
+        done.stdout.read(5)
+        done.stdout.close()
+        assert done.stderr.read() == ""
+    assert done.returncode == 1
+
+
 def test_a_state_folder_that_cannot_be_used_costs_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
