@@ -34,6 +34,8 @@ from metasd_local.values import (
 SCHEMES = ("greedy", "coupled", "match", "rejection")
 VOCABULARY_SIZES = {"32k": 32_000, "152k": 151_936}
 """As of Llama 2 and of Qwen 2.5."""
+QUANTISATIONS = ("Q8_0", "BF16")
+"""That random weights are written in."""
 MAX_WINDOW = 16
 MAX_RUN_TOKENS = 512
 """Most tokens of an answer of `metasd run` if the user names no number."""
@@ -256,6 +258,9 @@ class Options:
     )
     vocab_from: str | None = _option(
         PATH, "FILE", "copy this .gguf's vocabulary", "", ("lab make-pair",)
+    )
+    quantisation: str | None = _option(
+        one_of(QUANTISATIONS), "NAME", " or ".join(QUANTISATIONS), "Q8_0", ("lab make-pair",)
     )
     found: bool | None = _option(
         SWITCH, "", "GGUF files of other tools too, and what pairs up", "", ("ls",)

@@ -23,7 +23,7 @@ from metasd_local.lab.pair import make_pair
 from metasd_local.lab.profile import Profile, find_profile
 from metasd_local.lab.simulate import DEFAULT_CURVE, NUMBERS_OF_DRAFTERS, simulate
 from metasd_local.lab.traces import arm_names
-from metasd_local.options import MAX_WINDOW, VOCABULARY_SIZES, Options
+from metasd_local.options import MAX_WINDOW, QUANTISATIONS, VOCABULARY_SIZES, Options
 from metasd_local.protocols import PLAIN, Policy
 from metasd_local.selection import COMPARED
 from metasd_local.selection.factory import choose_policy
@@ -132,6 +132,7 @@ def write_pair(options: Options, request: Request, around: Surroundings) -> int:
         target_params=options.target_params or 350_000_000,
         drafter_params=options.drafter_params or 30_000_000,
         vocabulary=Path(options.vocab_from) if options.vocab_from else vocabulary,
+        quantisation=options.quantisation or QUANTISATIONS[0],
         seed=options.seed or 0,
     )
     around.stdout.writelines(f"{path}\n" for path in paths)

@@ -30,6 +30,7 @@ _LOGITS_DEVIATION = 5.0
 _BLOCK_SIZE = 32
 _BLOCK = np.dtype([("scale", "<f2"), ("weights", "i1", (_BLOCK_SIZE,))])  # Q8_0
 _LARGEST_WEIGHT = 127
+_WEIGHT_BYTES = {"Q8_0": _BLOCK.itemsize / _BLOCK_SIZE, "BF16": 2.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +88,23 @@ def make_pair(
     target_params: int,
     drafter_params: int,
     vocabulary: int | Path,
+    quantisation: str = "Q8_0",
     seed: int = 0,
 ) -> tuple[Path, ...]:
     """Write a target and a drafter and return their paths.
 
-    vocabulary: a number of tokens, or the GGUF file whose tokenizer is copied. The same
-    arguments write the same bytes. Nothing is overwritten, and no file is left half written.
+    vocabulary: a number of tokens, or the GGUF file whose tokenizer is copied. quantisation: one
+    of `options.QUANTISATIONS`. The same arguments write the same bytes. Nothing is overwritten, and
+    no file is left half written.
     Raises UsageError and ModelError.
     """
     tokenizer = _tokenizer(vocabulary)
     size = len(tokenizer["tokenizer.ggml.tokens"][0])
     files = [
-        (directory / f"{role}-{num_params / 1e6:g}M-Q8_0.gguf", find_shape(num_params, size))
+        (
+            directory / f"{role}-{num_params / 1e6:g}M-{quantisation}.gguf",
+            find_shape(num_params, size),
+        )
         for role, num_params in (("target", target_params), ("drafter", drafter_params))
     ]
     for path, _ in files:
@@ -107,11 +113,12 @@ def make_pair(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for index, (path, shape) in enumerate(files):
-            _write(path, shape, tokenizer, (seed, index))
+            _write(path, shape, tokenizer, quantisation, (seed, index))
     except OSError as error:
+        num_bytes = sum(shape.num_params for _, shape in files) * _WEIGHT_BYTES[quantisation]
         raise UsageError(
             f"cannot write to {directory}: {error.strerror or error}; expected a writable "
-            f"directory with {sum(shape.num_params for _, shape in files) / 9e8:.1f} GB free"
+            f"directory with {num_bytes / 0.95e9:.1f} GB free"
         ) from error
     return tuple(path for path, _ in files)
 
@@ -139,7 +146,13 @@ def find_shape(num_params: int, vocabulary_size: int) -> Shape:
     return best
 
 
-def _write(path: Path, shape: Shape, tokenizer: dict[str, Any], seed: tuple[int, int]) -> None:
+def _write(
+    path: Path,
+    shape: Shape,
+    tokenizer: dict[str, Any],
+    quantisation: str,
+    seed: tuple[int, int],
+) -> None:
     gguf = _import_gguf()
     partial = path.with_name(f"{path.name}.partial")
     writer = gguf.GGUFWriter(partial, "llama")
@@ -160,8 +173,8 @@ def _write(path: Path, shape: Shape, tokenizer: dict[str, Any], seed: tuple[int,
         if len(sizes) == 1:
             writer.add_tensor_info(name, sizes, np.dtype(np.float32), 4 * num_weights)
         else:
-            num_bytes = num_weights // _BLOCK_SIZE * _BLOCK.itemsize
-            kind = gguf.GGMLQuantizationType.Q8_0
+            num_bytes = int(num_weights * _WEIGHT_BYTES[quantisation])
+            kind = gguf.GGMLQuantizationType[quantisation]
             writer.add_tensor_info(name, sizes, np.dtype(np.float16), num_bytes, kind)
     try:
         writer.write_header_to_file()
@@ -169,7 +182,10 @@ def _write(path: Path, shape: Shape, tokenizer: dict[str, Any], seed: tuple[int,
         writer.write_ti_data_to_file()
         for index, (name, sizes) in enumerate(shape.tensors()):
             gain = _LOGITS_DEVIATION if name == "token_embd.weight" else 1.0
-            writer.write_tensor_data(_random_tensor(sizes, gain, (*seed, index)))
+            tensor = _random_tensor(sizes, gain, (*seed, index))
+            if len(sizes) > 1 and quantisation == "BF16":
+                tensor = _bfloat16(tensor)
+            writer.write_tensor_data(tensor)
         writer.close()
         os.replace(partial, path)
     finally:
@@ -190,6 +206,13 @@ def _random_tensor(sizes: tuple[int, ...], gain: float, seed: tuple[int, ...]) -
     deviation = math.sqrt(_LARGEST_WEIGHT * (_LARGEST_WEIGHT + 1) / 3)
     blocks["scale"] = gain / math.sqrt(num_in) / deviation
     return blocks
+
+
+def _bfloat16(blocks: NDArray[Any]) -> NDArray[np.uint16]:
+    """Return the bits of the blocks' weights in BF16, cut: the upper half of single precision."""
+    weights = blocks["weights"] * blocks["scale"][..., None].astype(np.float32)
+    bits: NDArray[np.uint32] = weights.view(np.uint32) >> 16
+    return bits.astype(np.uint16).reshape(len(blocks), -1)
 
 
 def _tokenizer(vocabulary: int | Path) -> dict[str, Any]:

@@ -29,12 +29,19 @@ VOCABULARY_SIZE = 1100
 TEXT = "the rate of 7 ünïcode → 漢字"
 
 
-def make_small(directory: Path, *, vocabulary: int | Path = VOCABULARY_SIZE, seed: int = 0) -> None:
+def make_small(
+    directory: Path,
+    *,
+    vocabulary: int | Path = VOCABULARY_SIZE,
+    quantisation: str = "Q8_0",
+    seed: int = 0,
+) -> None:
     make_pair(
         directory,
         target_params=600_000,
         drafter_params=120_000,
         vocabulary=vocabulary,
+        quantisation=quantisation,
         seed=seed,
     )
 
@@ -80,6 +87,16 @@ def test_target_and_drafter_open_and_share_their_vocabulary(directory: Path) -> 
         assert len(tokens) < len(TEXT.encode())
         assert vocabulary.is_end(0)
         assert "emulation only" in target.info.name
+
+
+def test_weights_in_bf16_are_those_in_q8_0(directory: Path, tmp_path: Path) -> None:
+    """But for eight of their bits: what differs is only what computing with them costs."""
+    make_small(tmp_path, quantisation="BF16")
+    logits = []
+    for path in (directory / "target-0.6M-Q8_0.gguf", tmp_path / "target-0.6M-BF16.gguf"):
+        with opened(path) as weights:
+            logits.append(open_model(weights).feed(range(16), 16).copy())
+    assert np.corrcoef(logits[0].ravel(), logits[1].ravel())[0, 1] > 0.98
 
 
 def test_logits_are_peaked_like_a_language_models_and_depend_on_the_text(directory: Path) -> None:

@@ -236,10 +236,10 @@ def compare(said: argparse.Namespace, resources: ExitStack) -> dict[str, Any]:
         return lambda case: servers[by_domain[case.domain]].ask(case.prompt, len(case.plain))
 
     def ours(policy: str) -> Ask:
-        session = opened.session(replace(common, policy=policy, window=matched.window))
+        session = opened.session(replace(common, policy=policy))
         return lambda case: answer(session, case.text, len(case.plain))
 
-    policies = ("plain", f"fixed:{matched.drafter}", *said.policies)
+    policies = ("plain", f"fixed:{matched.drafter}:window={matched.window}", *said.policies)
     rows = {name: peer(by_domain) for name, by_domain in chosen.items()}
     rows |= {f"ours: {policy}": ours(policy) for policy in policies}
     found = measure(rows, cases[1], started_s + 60 * said.minutes)
