@@ -211,8 +211,7 @@ def _random_tensor(sizes: tuple[int, ...], gain: float, seed: tuple[int, ...]) -
 def _bfloat16(blocks: NDArray[Any]) -> NDArray[np.uint16]:
     """Return the bits of the blocks' weights in BF16, cut: the upper half of single precision."""
     weights = blocks["weights"] * blocks["scale"][..., None].astype(np.float32)
-    bits: NDArray[np.uint32] = weights.view(np.uint32) >> 16
-    return bits.astype(np.uint16).reshape(len(blocks), -1)
+    return (weights.view(np.uint32) >> 16).astype(np.uint16).reshape(len(blocks), -1)
 
 
 def _tokenizer(vocabulary: int | Path) -> dict[str, Any]:

@@ -246,7 +246,6 @@ def starter_target() -> Path:
         ["lab", "make-pair"],
         ["lab", "make-pair", "x", "--target-params", "many"],
         ["lab", "emul"],
-        ["lab"],
         ["verify", "one", "two"],
     ],
 )
