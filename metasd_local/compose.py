@@ -16,6 +16,7 @@ from metasd_local.backend.llama_sampler import LlamaSampler
 from metasd_local.backend.loader import MAX_ROWS, Loader, costs_key
 from metasd_local.backend.placement import Placement, draft_context
 from metasd_local.backend.threads import thread_budget
+from metasd_local.busy import BusyMeter
 from metasd_local.costs import SLOW, measure_curve, measure_token
 from metasd_local.drafters.model import EVALUATED_ROWS, ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
@@ -128,15 +129,18 @@ class OpenPool:
                 seconds = measure_token(target, budget_s=QUICK_BUDGET_S, clock=clock)
                 self.kept.token_costs.add(target.length, seconds)
             return
+        meter = BusyMeter(clock)
         curve = measure_curve(
             target,
             depth=min(QUICK_DEPTH, target.context_size // 4),
             budget_s=QUICK_BUDGET_S,
             clock=clock,
             sizes=QUICK_SIZES,
+            is_busy=lambda: not meter.leaves(self.loader.num_threads),
         )
-        self.kept.costs.use(curve)
-        self.kept.write_curve(curve)
+        if not curve.is_doubtful:  # what calls show is better than that
+            self.kept.costs.use(curve)
+            self.kept.write_curve(curve)
 
     def plain_s(self) -> float | None:
         """Return what a single token would cost the target where its context ends now.

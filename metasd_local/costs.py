@@ -15,7 +15,11 @@ from metasd_local.state import read_state, write_entry
 
 CURVE_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 17, 24, 32, 33)
 """Where kernels are known to change their pace, and every n a small window needs."""
-FEWEST_SWEEPS = 3
+MOST_SWEEPS = 20
+PREFILL_SHARE = 0.25
+"""Of a budget, for the tokens that stand before those whose cost is measured."""
+CLEARLY = 1.5
+"""How much longer than it can have taken a call of an undisturbed machine never seems."""
 MOST_CALLS = 6
 CLOSE = 100
 """Tokens between two places that differ hardly in what a token costs."""
@@ -28,19 +32,18 @@ class CostCurve:
     """Seconds the target needs to verify n tokens in one call, measured at some n.
 
     points: at least one, n ascending from 1.
+    is_doubtful: whether something else used the processors while it was measured.
     """
 
     points: Mapping[int, float]
+    is_doubtful: bool = False
 
     def seconds(self, num_tokens: int) -> float:
         """Return V(num_tokens), linear between the measured points and beyond the last."""
         sizes = list(self.points)
-        index = bisect_left(sizes, num_tokens)
-        if index < len(sizes) and sizes[index] == num_tokens:
-            return self.points[num_tokens]
         if len(sizes) == 1:
             return self.points[sizes[0]]
-        right = min(max(index, 1), len(sizes) - 1)
+        right = min(max(bisect_left(sizes, num_tokens), 1), len(sizes) - 1)
         low, high = sizes[right - 1], sizes[right]
         slope = (self.points[high] - self.points[low]) / (high - low)
         return self.points[low] + slope * (num_tokens - low)
@@ -53,35 +56,44 @@ def measure_curve(
     budget_s: float,
     clock: Callable[[], float],
     sizes: Sequence[int] = CURVE_SIZES,
-    most_sweeps: int = 20,
+    is_busy: Callable[[], bool] = lambda: False,
 ) -> CostCurve:
-    """Time calls of every size after `depth` tokens, sweep after sweep, and return the medians.
+    """Time calls of every size after `depth` tokens, sweep after sweep, and keep the fastest.
 
-    The first sweep only warms up. At least three count, more as far as `budget_s` seconds reach.
+    When `budget_s` seconds are over no call begins any more, but for those of two sizes: where
+    calls are slow, sizes are left out and the depth is less. The curve never falls.
+    is_busy: whether others used the processors meanwhile, asked at the end.
     The target's memory is empty afterwards. Raises what `TokenModel.feed` raises.
     """
+    started_s = clock()
     fitting = [size for size in sizes if depth + size <= target.context_size]
     filler = [token % target.vocab_size for token in range(FILLER, FILLER + depth + max(fitting))]
     target.rewind(0)
-    target.feed(filler[:depth], 0)
-    sweeps: list[list[float]] = []
-    started_s = clock()
-    while len(sweeps) <= FEWEST_SWEEPS or (
-        len(sweeps) <= most_sweeps and clock() - started_s < budget_s
-    ):
-        seconds = []
-        for size in fitting:
-            # The first call of a size builds a graph that the next ones use again, as in an answer.
-            for _ in range(2):
-                target.rewind(depth)
-                began_s = clock()
-                target.feed(filler[depth : depth + size], size)
-                finished_s = clock()
-            seconds.append(finished_s - began_s)
-        sweeps.append(seconds)
+    while target.length < depth and clock() - started_s <= PREFILL_SHARE * budget_s:
+        target.feed(filler[target.length : min(target.length + max(fitting), depth)], 0)
+    depth = target.length
+    # In the middle between those before, so that wherever it ends the curve's shape is known.
+    order = sorted(range(len(fitting)), key=lambda index: -(index & -index) or -len(fitting))
+    fastest: dict[int, float] = {}
+    for size in (fitting[index] for index in order * MOST_SWEEPS):
+        if len(fastest) >= min(2, len(fitting)) and clock() - started_s >= budget_s:
+            break
+        # The first call of a size builds a graph that the next ones use again, as in an answer.
+        for _ in range(2):
+            target.rewind(depth)
+            began_s = clock()
+            target.feed(filler[depth : depth + size], size)
+            seconds = clock() - began_s
+        fastest[size] = min(seconds, fastest.get(size, seconds))
     target.rewind(0)
-    medians = np.median(np.array(sweeps[1:]), axis=0)  # (len(fitting),)
-    return CostCurve(dict(zip(fitting, medians.tolist(), strict=True)))
+    # What disturbs a call only makes it longer: its fastest is the truest, which no median is
+    # where most are disturbed, and what a larger call took bounds the smaller ones.
+    points, single_s = dict(sorted(fastest.items())), fastest[fitting[0]]
+    is_doubtful, least = False, float("inf")
+    for size, measured in reversed(points.items()):
+        points[size] = least = min(measured, least)
+        is_doubtful |= measured > CLEARLY * min(least, size * single_s)
+    return CostCurve(points, is_doubtful or is_busy())
 
 
 def measure_token(target: TokenModel, *, budget_s: float, clock: Callable[[], float]) -> float:
@@ -133,8 +145,9 @@ def read_curve(path: Path, key: str) -> CostCurve | None:
 
 
 def write_curve(path: Path, key: str, curve: CostCurve) -> None:
-    """Keep a curve under a key."""
-    write_entry(path, key, {str(size): seconds for size, seconds in curve.points.items()})
+    """Keep a curve under a key, unless it is doubtful."""
+    if not curve.is_doubtful:
+        write_entry(path, key, {str(size): seconds for size, seconds in curve.points.items()})
 
 
 PRIOR_SHAPE = CostCurve({1: 1.0, 2: 1.3, 4: 1.8, 8: 2.8, 16: 5.0})
@@ -152,6 +165,15 @@ SLOW = 5.0
 NUM_SLOW = 8
 
 
+@dataclass(slots=True)
+class _Size:
+    """What is known of the calls of one size."""
+
+    num_calls: int
+    factor: float = 1.0
+    """What a call takes in what pace and shape say."""
+
+
 class RunningCosts:
     """V(n) as learned from the calls of a session, robust against single slow ones.
 
@@ -161,48 +183,38 @@ class RunningCosts:
     """
 
     def __init__(self, curve: CostCurve | None = None) -> None:
-        self._is_measured = curve is not None
+        self._num_slow = self._last_size = 0
+        self.change_s = 0.0
+        """Seconds more for a call of another size than the last: it builds its graph anew."""
+        self.use(curve)
+
+    def use(self, curve: CostCurve | None) -> None:
+        """Go on from what was just measured, if anything."""
+        self.is_measured = curve is not None
+        """Whether a measured curve was given."""
         self._shape = curve or PRIOR_SHAPE
         self._pace: float | None = 1.0 if curve else None
         """What a call takes in what the shape says."""
-        self._factors: dict[int, float] = {}
-        """By size: what a call takes in what pace and shape say."""
-        self._num_calls: dict[int, int] = {}
-        self._num_slow = 0
-        self._last_size = 0
-        self.change_s = 0.0
-        """Seconds more for a call of another size than the last: it builds its graph anew."""
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether a measured curve was given."""
-        return self._is_measured
-
-    def use(self, curve: CostCurve) -> None:
-        """Go on from what was just measured."""
-        self._shape, self._is_measured, self._pace = curve, True, 1.0
-        self._factors.clear()
-        self._num_calls.clear()
+        self._sizes: dict[int, _Size] = {}
 
     def seconds(self, num_tokens: int) -> float | None:
         """Return V(num_tokens), None if nothing was measured yet."""
         if self._pace is None:
             return None
-        factor = self._factors.get(num_tokens, 1.0)
-        return self._pace * factor * self._shape.seconds(num_tokens)
+        known = self._sizes.get(num_tokens)
+        return self._pace * (known.factor if known else 1.0) * self._shape.seconds(num_tokens)
 
     def observe(self, num_tokens: int, seconds: float) -> None:
         """Learn from one call."""
-        known_calls = REMEMBERED_CALLS if self._is_measured else 0
-        num_calls = self._num_calls.get(num_tokens, known_calls)
-        is_change = num_tokens != self._last_size and num_calls > 0
+        known_calls = REMEMBERED_CALLS if self.is_measured else 0
+        size = self._sizes.setdefault(num_tokens, _Size(known_calls))
+        is_change = num_tokens != self._last_size and size.num_calls > 0
         self._last_size = num_tokens
         pace = self._pace or seconds / self._shape.seconds(num_tokens)
-        factor = self._factors.get(num_tokens, 1.0)
-        expected = pace * factor * self._shape.seconds(num_tokens)
+        expected = pace * size.factor * self._shape.seconds(num_tokens)
         is_slow = seconds > SLOW * expected
         self._num_slow = max(self._num_slow + (1 if is_slow else -1), 0)
-        doubt = 1 / (num_calls + 2)
+        doubt = 1 / (size.num_calls + 2)
         if is_change:
             extra_s = min(max(seconds - expected, 0.0), LARGEST_CHANGE * expected)
             self.change_s += CHANGE_RATE * (extra_s - self.change_s)
@@ -210,8 +222,8 @@ class RunningCosts:
             doubt = 0.0
         change = min(max(seconds / expected, 1 / MOST_CHANGE), MOST_CHANGE) - 1
         self._pace = pace * (1 + (SLOW_RATE if is_slow else PACE_RATE) * (1 - doubt) * change)
-        self._factors[num_tokens] = factor * (1 + (SLOW_RATE if is_slow else doubt) * change)
-        self._num_calls[num_tokens] = min(num_calls + (not is_change), REMEMBERED_CALLS)
+        size.factor *= 1 + (SLOW_RATE if is_slow else doubt) * change
+        size.num_calls = min(size.num_calls + (not is_change), REMEMBERED_CALLS)
 
     @property
     def is_slow(self) -> bool:

@@ -1,11 +1,10 @@
-"""What a bench ran on, and whether something else ran beside it."""
+"""What a bench ran on, and whether it was idle beside it."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -54,36 +53,6 @@ def describe_build() -> dict[str, str | None]:
     return {"llama_cpp": llama_cpp, "commit": commit}
 
 
-class BusyMeter:
-    """Measure how much of the CPU other processes use from now on.
-
-    Known on Linux only, by /proc/stat; time stolen by a hypervisor counts as use by others.
-    """
-
-    def __init__(self, clock: Callable[[], float], root: Path = Path("/")) -> None:
-        self._clock = clock
-        self._root = root
-        self._started_s = clock()
-        self._busy_s = self._all_busy_s()
-        self._own_s = _own_s()
-
-    def other_cores(self) -> float | None:
-        """Return the cores other processes kept busy on average, None if it cannot be known."""
-        now_s = self._all_busy_s()
-        elapsed_s = self._clock() - self._started_s
-        if now_s is None or self._busy_s is None or elapsed_s <= 0:
-            return None
-        return max((now_s - self._busy_s) - (_own_s() - self._own_s), 0.0) / elapsed_s
-
-    def _all_busy_s(self) -> float | None:
-        words = _read(self._root / "proc/stat").partition("\n")[0].split()
-        if len(words) < 9 or words[0] != "cpu":
-            return None
-        user, nice, system, _, _, interrupt, soft_interrupt, steal = map(int, words[1:9])
-        busy = user + nice + system + interrupt + soft_interrupt + steal
-        return busy / os.sysconf("SC_CLK_TCK")
-
-
 def judge_idleness(other_cores: float | None, spread: float | None) -> tuple[bool, str]:
     """Tell whether the machine was idle, and what was seen.
 
@@ -97,11 +66,6 @@ def judge_idleness(other_cores: float | None, spread: float | None) -> tuple[boo
         seen.append(f"repeated plain runs differ by {spread:.0%}")
     is_idle = (other_cores or 0.0) <= MOST_OTHER_CORES and (spread or 0.0) <= MOST_SPREAD
     return is_idle and bool(seen), ", ".join(seen) or "nothing is known of other load"
-
-
-def _own_s() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 def _read(path: Path) -> str:

@@ -15,12 +15,13 @@ import numpy as np
 
 from metasd_local.arguments import Request
 from metasd_local.bench.figures import Setting, make_document, plain_spread
-from metasd_local.bench.machine import BusyMeter, describe_build, describe_machine, judge_idleness
+from metasd_local.bench.machine import describe_build, describe_machine, judge_idleness
 from metasd_local.bench.measure import Decoder
 from metasd_local.bench.plot import check_writable, write_plot
 from metasd_local.bench.prompts import Prompt, prompts_hash
 from metasd_local.bench.report import report_block, table_lines
 from metasd_local.bench.schedule import Bench, Wishes
+from metasd_local.busy import BusyMeter
 from metasd_local.cli.surroundings import (
     DONE,
     INTERRUPTED,
@@ -64,7 +65,11 @@ class Measurement:
         rng = np.random.default_rng(options.seed or 0)
         depth = min(CURVE_DEPTH, pool.target.context_size // 2)
         curve = measure_curve(
-            pool.target, depth=depth, budget_s=CURVE_BUDGET * wishes.budget_s, clock=clock
+            pool.target,
+            depth=depth,
+            budget_s=CURVE_BUDGET * wishes.budget_s,
+            clock=clock,
+            is_busy=lambda: not meter.leaves(setup.threads),
         )
         pool.kept.write_curve(curve)
         bench = Bench(
