@@ -42,6 +42,8 @@ class Models:
 
     weights: LlamaWeights
     """The target's."""
+    gpu_layers: int
+    """Of the target."""
     target: LlamaModel
     drafters: Sequence[Drafter]
     """Without `plain`, in the order of the pool."""
@@ -198,8 +200,7 @@ def open_pool(
             paths=[found.target, *(source.path for source in sources.models)],
         )
         models = _load(loader, found, sources, options, costs_path)
-        info = models.weights.info
-        key = costs_key(info.path, info.devices, loader.num_threads)
+        key = costs_key(models.weights.info.path, models.gpu_layers, loader.num_threads)
         is_named = (pool or options.pool) is not None
         if state_path is not None and is_named and not options.fresh:
             remember_pool(found, state_path)  # what only measures, comes afresh
@@ -210,7 +211,8 @@ def open_pool(
 def _load(
     loader: Loader, pool: LocalPool, sources: Sources, options: Options, costs_path: Path | None
 ) -> Models:
-    weights, placement = load_target(loader, pool, sources.models, options, costs_path)
+    weights, placement = load_target(loader, pool.target, sources.models, options, costs_path)
+    layers = placement.gpu_layers
     target = loader.open(weights, placement.context_size, max_rows=MAX_ROWS)
     info, notices = weights.info, list(sources.notices)
     if placement.advice:
@@ -219,7 +221,7 @@ def _load(
         notices.append(
             f"{info.name} ({info.architecture}) cannot forget rejected tokens: decoding plainly"
         )
-        return Models(weights, target, (), {}, notices)
+        return Models(weights, layers, target, (), {}, notices)
     drafters: list[Drafter] = []
     drafter_weights: dict[str, LlamaWeights] = {}
     for source in sources.models:
@@ -234,7 +236,7 @@ def _load(
             drafter_weights[source.name] = loaded
     if sources.has_ngram:
         drafters.append(NgramDrafter(NGRAM))
-    return Models(weights, target, drafters, drafter_weights, notices)
+    return Models(weights, layers, target, drafters, drafter_weights, notices)
 
 
 def _load_drafter(

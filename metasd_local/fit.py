@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from contextlib import closing
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from metasd_local.backend.library import devices
 from metasd_local.backend.llama import LlamaWeights
-from metasd_local.backend.loader import DRAFTING, Loader, costs_key, estimate, reckon, room
+from metasd_local.backend.loader import Loader, costs_key, reckon, room
 from metasd_local.backend.placement import Need, Placement, place
 from metasd_local.costs import read_curve
 from metasd_local.drafters.vocabulary import RuleResult, check_vocabulary
 from metasd_local.errors import ModelError
 from metasd_local.options import Options
-from metasd_local.pools.local import LocalDrafter, LocalPool
+from metasd_local.pools.local import LocalDrafter
 
 
 def check_drafter(target: LlamaWeights, drafter: LlamaWeights) -> tuple[RuleResult, ...]:
@@ -37,52 +35,82 @@ def check_drafter(target: LlamaWeights, drafter: LlamaWeights) -> tuple[RuleResu
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Where the models of a pool go, and what that follows from."""
+
+    placement: Placement
+    target: Need
+    drafters: Sequence[Need]
+    main_bytes: int
+    """All of main memory, 0 if unknown."""
+    gpu_bytes: int
+    """What may be taken of the GPUs."""
+
+
+def fit_pool(
+    target: LlamaWeights,
+    drafters: Mapping[str, LlamaWeights],
+    options: Options,
+    num_threads: int,
+    costs_path: Path | None,
+) -> Fit:
+    """Place simulated models: the target on the GPU as far as it fits, if there is one.
+
+    costs_path: file of costs measured before. Raises BackendError.
+    """
+    main_bytes, gpu_bytes = room()
+    if options.gpu_layers == 0:
+        gpu_bytes = 0
+    need = reckon(target.info.path.name, target)
+    needs = [reckon(name, weights) for name, weights in drafters.items()]
+    paths = {name: weights.info.path for name, weights in drafters.items() if gpu_bytes}
+    placement = place(
+        need,
+        needs,
+        main_bytes=main_bytes,
+        gpu_bytes=gpu_bytes,
+        context_size=options.ctx,
+        gpu_layers=options.gpu_layers,
+        better_on_cpu=_better_on_cpu(paths, num_threads, costs_path),
+    )
+    return Fit(placement, need, needs, main_bytes, gpu_bytes)
+
+
 def load_target(
     loader: Loader,
-    pool: LocalPool,
+    path: Path,
     drafters: Sequence[LocalDrafter],
     options: Options,
     costs_path: Path | None,
 ) -> tuple[LlamaWeights, Placement]:
-    """Load the target, on the GPU as far as it fits if there is one, and place its drafters.
+    """Load the target where `fit_pool` puts it. Raises what `LlamaWeights` raises, and its own."""
+    with ExitStack() as resources:
 
-    costs_path: file of costs measured before. Raises what `LlamaWeights` raises.
-    """
-    main_bytes, gpu_bytes = room()
-    decide = partial(
-        place, main_bytes=main_bytes, context_size=options.ctx, gpu_layers=options.gpu_layers
-    )
-    if not gpu_bytes or options.gpu_layers == 0:
-        weights = loader.load(pool.target, 0)
-        target = estimate(pool.name, pool.target, weights.info)
-        return weights, decide(target, [estimate(each.name, each.path) for each in drafters])
-    needs: list[Need] = []
-    for name, path in ((pool.name, pool.target), *((each.name, each.path) for each in drafters)):
-        try:
-            with closing(LlamaWeights(path, is_simulated=True)) as simulated:
-                needs.append(reckon(name, simulated))
-        except ModelError:
-            if not needs:
-                raise  # a drafter's reason is told where it is loaded
-    slow = better_on_cpu(drafters, loader.num_threads, costs_path)
-    placement = decide(needs[0], needs[1:], gpu_bytes=gpu_bytes, better_on_cpu=slow)
-    return loader.load(pool.target, placement.gpu_layers), placement
+        def simulate(path: Path) -> LlamaWeights:
+            return resources.enter_context(closing(LlamaWeights(path, is_simulated=True)))
+
+        target = simulate(path)
+        usable = {}
+        for drafter in drafters:
+            with suppress(ModelError):  # told where it is loaded
+                usable[drafter.name] = simulate(drafter.path)
+        found = fit_pool(target, usable, options, loader.num_threads, costs_path)
+    return loader.load(path, found.placement.gpu_layers), found.placement
 
 
-def better_on_cpu(
-    drafters: Sequence[LocalDrafter], num_threads: int, costs_path: Path | None
+def _better_on_cpu(
+    paths: Mapping[str, Path], num_threads: int, costs_path: Path | None
 ) -> list[str]:
     """Return the drafters that were measured on CPU and GPU and draft faster on the CPU."""
-    everywhere = [device.name for device in devices()]
-    on_cpu = [device.name for device in devices() if device.kind == "cpu"]
-    better = []
-    for drafter in drafters:
-        if costs_path is None or not os.path.isfile(drafter.path):
-            continue
-        slow, quick = (
-            read_curve(costs_path, costs_key(drafter.path, (*names, DRAFTING), num_threads))
-            for names in (everywhere, on_cpu)
+    better = list[str]()
+    if costs_path is None:
+        return better
+    for name, path in paths.items():
+        quick, slow = (
+            read_curve(costs_path, costs_key(path, layers, num_threads, drafts=True))
+            for layers in (0, None)
         )
         if slow and quick and quick.seconds(1) < slow.seconds(1):
-            better.append(drafter.name)
+            better.append(name)
     return better

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 
 from metasd_local.backend.library import devices
 from metasd_local.backend.llama import LlamaModel, LlamaWeights
-from metasd_local.backend.llama_info import ModelInfo
 from metasd_local.backend.llama_memory import memory_figures
 from metasd_local.backend.placement import Need, usable_gpu_bytes
 from metasd_local.backend.threads import memory_limit
@@ -21,8 +20,6 @@ MAX_ROWS = 33
 """Most logits rows of a target: the widest batch of a measured cost curve."""
 SIMULATED_CONTEXTS = (512, 4096)
 """What a model takes is linear in its context."""
-DRAFTING = "drafting"
-"""Marks costs of a drafter's single tokens: the same file may be a target as well."""
 
 
 class Loader:
@@ -108,19 +105,16 @@ def reckon(name: str, weights: LlamaWeights) -> Need:
     )
 
 
-def estimate(name: str, path: Path, info: ModelInfo | None = None) -> Need:
-    """Return roughly what a model takes, without reading it; more exactly if `info` is known."""
-    return Need(
-        name,
-        weights_bytes=size_of_parts(path),
-        bytes_per_token=info.memory_bytes_per_token if info else 0,
-        fixed_bytes=0,
-        trained_context=info.trained_context if info else 0,
-        num_layers=info.num_layers if info else 0,
-    )
+def costs_key(path: Path, gpu_layers: int | None, num_threads: int, *, drafts: bool = False) -> str:
+    """Return what the cost of a model's calls depends on, as one line.
 
-
-def costs_key(path: Path, device_names: Collection[str], num_threads: int) -> str:
-    """Return what the cost of a model's calls depends on, as one line."""
-    parts = (platform.node(), path.name, size_of_parts(path), path.stat().st_mtime_ns)
-    return " ".join(map(str, (*parts, *device_names, num_threads, version("llama-cpp-python"))))
+    gpu_layers: as in `Loader.load`. drafts: costs of a drafter's single tokens, the same file may
+    be a target as well.
+    """
+    found = devices()
+    place = [device.name for device in found if device.kind == "cpu" or gpu_layers != 0]
+    if gpu_layers and len(place) > 1:
+        place.append(f"{gpu_layers} layers")
+    file = (platform.node(), path.name, size_of_parts(path), path.stat().st_mtime_ns)
+    parts = (*file, *place, *["drafting"] * drafts, num_threads, version("llama-cpp-python"))
+    return " ".join(map(str, parts))

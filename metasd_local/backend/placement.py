@@ -102,7 +102,7 @@ def place(
         return replace(found, advice=advice)
     smaller = context
     while smaller > SMALLEST_DEFAULT_CONTEXT:
-        smaller = max(smaller // 2, SMALLEST_DEFAULT_CONTEXT)
+        smaller = max(min(smaller // 2, target.trained_context), SMALLEST_DEFAULT_CONTEXT)
         if fits(lay_out(smaller, ordered, gpu_layers)):
             return replace(found, advice=f"--ctx {smaller} would fit")
     for num_kept in reversed(range(len(ordered))):

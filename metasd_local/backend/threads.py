@@ -32,7 +32,8 @@ def thread_budget(root: Path = Path("/")) -> ThreadBudget:
     root: where `sys` and `proc` lie.
     """
     processors = _allowed_processors()
-    quotas = (_quota(directory, version) for directory, version in _cgroup_directories(root))
+    groups = _cgroup_directories(root, "cpu")
+    quotas = (_quota(directory, version) for directory, version in groups)
     return ThreadBudget(
         num_processors=len(processors),
         num_cores=len({_core_of(root, processor) for processor in processors}),
@@ -41,12 +42,13 @@ def thread_budget(root: Path = Path("/")) -> ThreadBudget:
 
 
 def memory_limit(root: Path = Path("/")) -> int | None:
-    """Return the bytes of main memory its cgroups (version 2) grant, None if unlimited."""
-    texts = [
-        _read(directory / "memory.max")
-        for directory, version in _cgroup_directories(root)
-        if version == 2
-    ]
+    """Return the bytes of main memory its cgroups grant, None if unlimited.
+
+    Version 1 says so by a number larger than any memory.
+    """
+    names = {1: "memory.limit_in_bytes", 2: "memory.max"}
+    groups = _cgroup_directories(root, "memory")
+    texts = [_read(directory / names[version]) for directory, version in groups]
     return min((int(text) for text in texts if text.isdecimal()), default=None)
 
 
@@ -68,8 +70,8 @@ def _core_of(root: Path, processor: int) -> str:
     return str(processor)
 
 
-def _cgroup_directories(root: Path) -> list[tuple[Path, int]]:
-    """Return the CPU cgroups of this process with their version, and all that contain them.
+def _cgroup_directories(root: Path, controller: str) -> list[tuple[Path, int]]:
+    """Return the cgroups of this process with their version, and all that contain them.
 
     Inside a container the path in /proc/self/cgroup may be the host's: then only the mount's
     top, which is always included, exists.
@@ -81,8 +83,8 @@ def _cgroup_directories(root: Path) -> list[tuple[Path, int]]:
         controllers, _, path = rest.partition(":")
         if not controllers:
             tops, version = [mount, mount / "unified"], 2
-        elif "cpu" in controllers.split(","):
-            tops, version = [mount / controllers, mount / "cpu"], 1
+        elif controller in controllers.split(","):
+            tops, version = [mount / controllers, mount / controller], 1
         else:
             continue
         relative = Path(path.lstrip("/"))

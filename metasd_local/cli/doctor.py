@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from metasd_local.arguments import Request
 from metasd_local.cli.surroundings import DONE, FAILED, Interrupts, Surroundings
@@ -24,7 +26,10 @@ from metasd_local.protocols import NGRAM
 def doctor(options: Options, request: Request, around: Surroundings) -> int:
     """Examine the machine and one pool in depth, or all that are here."""
     catalogue = read_catalogue(around.environment)
-    pools = [pool for pool in catalogue if find_source(pool.target)]
+    # A path was here when it was written down: one that has moved is shown as broken.
+    pools = [
+        pool for pool in catalogue if isinstance(pool.target, Path) or find_source(pool.target)
+    ]
     for name in request.words:
         pools = [_with_drafters(named_pool(name, catalogue), options.drafters)]
     with Interrupts() as interrupts:
@@ -44,8 +49,8 @@ def doctor(options: Options, request: Request, around: Surroundings) -> int:
             measures=bool(request.words),
         )
         reports = [PoolExamination(pool, options, meter, on_step).run() for pool in pools]
-    document, text = to_json(machine, reports), lines(machine, reports)
-    around.output.report(document, text, as_json=options.json)
+    text = lines(machine, reports, shutil.get_terminal_size().columns)
+    around.output.report(to_json(machine, reports), text, as_json=options.json)
     return DONE if is_ok(reports) else FAILED
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -10,7 +11,9 @@ from metasd_local.doctor.machine import Machine
 from metasd_local.doctor.payoff import ASSUMED_ACCEPTANCE, Payoff
 from metasd_local.text import size_text
 
-State: TypeAlias = Literal["ok", "warn", "fail"]
+State: TypeAlias = Literal["ok", "hint", "warn", "fail"]
+FOUND_COLUMN = 21
+"""Where what was found begins, after its state and name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +60,40 @@ class PoolReport:
         self.checks.append(Check(state, what, found, advice))
 
     def add_drafter(self, state: State, drafter: DrafterReport, advice: str = "") -> None:
-        """Add a drafter, and the check of it unless only the target is to blame."""
+        """Add a drafter, and a check of it if it is to blame for something."""
         self.drafters.append(drafter)
         rule, found = drafter.rule, drafter.detail
-        if rule not in (None, "file", "vocabulary"):
+        if rule not in ("file", "vocabulary"):
             found = f"{rule}: {found}"
-        if rule != "target":
-            self.add(state, f"drafter {drafter.name}", found, advice)
+        if rule not in (None, "target"):
+            self.add(state, "drafter", f"{drafter.name}: {found}", advice)
+
+    def judge(self, *, measures: bool) -> None:
+        """Add what follows from all that was found. measures: whether costs were to be measured."""
+        best = max(self.payoffs.values(), key=lambda gain: gain.best_speedup, default=None)
+        if not self.ready:
+            self.add("fail", "verdict", "not ready")
+        elif self.rollback == "none":
+            self.add("warn", "verdict", "ready, without drafts")
+        elif best is None and measures:
+            self.add("warn", "verdict", "ready; whether drafts pay is not known")
+        elif best is None:
+            again = f"metasd doctor {self.name}"
+            self.add("hint", "verdict", "ready; whether drafts pay is not measured yet", again)
+        elif all(gain.least_acceptance is None for gain in self.payoffs.values()):
+            self.add(
+                "warn",
+                "verdict",
+                "speculation cannot pay here: verifying several tokens takes as long as decoding "
+                "them one by one",
+                "use --policy plain",
+            )
+        else:
+            least = min(gain.least_acceptance or 1.0 for gain in self.payoffs.values())
+            found = f"ready; drafts pay from {least:.0%} accepted"
+            if best.best_window:
+                found += f": {best.best_speedup:.2f} times plain at {ASSUMED_ACCEPTANCE:.0%}"
+            self.add("ok", "verdict", found)
 
     @property
     def advice(self) -> list[str]:
@@ -81,16 +111,17 @@ class PoolReport:
 
 def machine_checks(machine: Machine) -> Iterator[Check]:
     """Yield what is to be said of the machine."""
-    builds = (
-        f"{name} ({' '.join(flags)})" if flags else name for name, flags in machine.features.items()
-    )
-    yield Check("ok", "llama.cpp", f"{machine.llama_cpp}: {', '.join(builds)}")
+    backends = ", ".join(machine.features)
+    yield Check("ok", "llama.cpp", f"llama-cpp-python {machine.llama_cpp}, built for {backends}")
+    for name, flags in machine.features.items():
+        if flags:
+            yield Check("ok", "built with", f"{name}: {' '.join(flags)}")
     for device in machine.devices:
         size = size_text(device.memory_bytes) if device.memory_bytes else "memory unknown"
         free = f", {size_text(device.free_bytes)} free" if device.kind == "gpu" else ""
-        yield Check("ok", f"device {device.name}", f"{device.kind}, {size}{free}")
+        yield Check("ok", "device", f"{device.name} ({device.kind}): {size}{free}")
     if machine.unused_gpu:
-        found = f"{machine.unused_gpu} not used, llama.cpp was built for the CPU only"
+        found = f"{machine.unused_gpu} not used, llama.cpp was built without it"
         yield Check("warn", "offloading", found, machine.install_line)
     else:
         offload = "layers go to the GPU" if machine.gpu_offload else "no GPU, all layers on the CPU"
@@ -126,14 +157,50 @@ def is_ok(pools: Sequence[PoolReport]) -> bool:
     return all(check.state != "fail" for pool in pools for check in pool.checks)
 
 
-def lines(machine: Machine, pools: Sequence[PoolReport]) -> list[str]:
-    """Return the report as text."""
-    text = []
-    groups = [("this machine", [*machine_checks(machine)])]
-    groups += [(f"{pool.name}: {pool.target}", pool.checks) for pool in pools]
-    for title, checks in groups:
-        text += ["", title]
-        for check in checks:
-            text.append(f"  {check.state:4}  {check.what}: {check.found}")
-            text += [f"        → {check.advice}"] if check.advice else []
-    return text[1:]
+def lines(machine: Machine, pools: Sequence[PoolReport], width: int) -> list[str]:
+    """Return the report as text of so many columns; what is to be copied stays on its line."""
+    text = ["this machine"]
+    for check in machine_checks(machine):
+        text += _check_lines(check, width)
+    for pool in pools:
+        text += ["", pool.name]
+        for check in pool.checks:
+            text += _check_lines(check, width)
+            text += _payoff_table(pool.payoffs) if check.what == "costs" else []
+    return text
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time with at least two figures."""
+    return f"{1000 * seconds:#.2g}" if seconds < 0.00995 else f"{1000 * seconds:.0f}"
+
+
+def _check_lines(check: Check, width: int) -> list[str]:
+    head = f"  {check.state:4}  {check.what}".ljust(FOUND_COLUMN - 1) + " "
+    found = textwrap.wrap(
+        check.found,
+        max(width, 2 * FOUND_COLUMN),
+        initial_indent=head,
+        subsequent_indent=" " * FOUND_COLUMN,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return found + ([f"        → {check.advice}"] if check.advice else [])
+
+
+def _payoff_table(payoffs: Mapping[str, Payoff]) -> list[str]:
+    if not payoffs:
+        return []
+    share = f"at {ASSUMED_ACCEPTANCE:.0%}:"
+    rows = [("drafter", "ms a token", "pays from", f"{share} window", "at most", "times plain")]
+    for name, gain in payoffs.items():
+        least = "never" if gain.least_acceptance is None else f"{gain.least_acceptance:.0%}"
+        windows = [str(gain.best_window), str(gain.largest_window), f"{gain.best_speedup:.2f}"]
+        cost = milliseconds(gain.draft_s) if gain.draft_s else "0"
+        rows.append((name, cost, least, *(windows if gain.best_window else "---")))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        f"        {row[0].ljust(widths[0])}  "
+        + "  ".join(cell.rjust(size) for cell, size in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from metasd_local.costs import CURVE_SIZES
+from metasd_local.busy import BusyMeter
+from metasd_local.config import state_path
+from metasd_local.costs import CURVE_SIZES, CostCurve
+from metasd_local.doctor import costs
+from metasd_local.kept import COSTS_FILE
 from tests.command import metasd_here
 from tests.tiny_gguf import write_tiny_gguf
 
@@ -27,6 +33,16 @@ PAIRS: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "hybrid": ({"architecture": "lfm2"}, "rollback", "(lfm2) cannot forget"),
     "sliding window": ({"architecture": "gemma3"}, None, "320 ids compared"),
 }
+
+
+@pytest.fixture
+def _costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every call to cost as much as on a machine on which drafts pay."""
+
+    def measure(*_: object, sizes: Sequence[int], **__: object) -> CostCurve:
+        return CostCurve({size: 0.01 * (1 + size / 10) for size in sizes})
+
+    monkeypatch.setattr(costs, "measure_curve", measure)
 
 
 def examine(target: Path, *drafters: Path) -> dict[str, Any]:
@@ -61,6 +77,7 @@ def test_the_rule_that_fails_is_named(
     assert detail in pairs[name]["detail"]
 
 
+@pytest.mark.usefixtures("_costs")
 def test_files_that_are_no_models_are_named(tmp_path: Path, tiny_model_path: Path) -> None:
     """Missing, cut off, a part missing, a pointer, a web page; the sound one is used."""
     raw = tiny_model_path.read_bytes()
@@ -139,6 +156,16 @@ def test_a_broken_target_ends_its_own_report_only(
     assert ready["starter"]
 
 
+def test_a_target_that_has_moved_is_shown_as_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_pools(tmp_path, monkeypatch, moved=tmp_path / "gone.gguf")
+    finished = metasd_here("doctor", "--json")
+    found = {pool["name"]: pool for pool in json.loads(finished.stdout)["pools"]}
+    assert (finished.returncode, found["moved"]["ready"]) == (1, False)
+    assert "gone.gguf is not a file" in found["moved"]["checks"][0]["found"]
+
+
 def test_a_damaged_file_of_the_cache_is_found_by_its_checksum(
     tmp_path: Path, tiny_model_path: Path
 ) -> None:
@@ -194,16 +221,21 @@ SHAPE = {
 }
 
 
+@pytest.mark.usefixtures("_costs")
 def test_the_report_has_its_shape_and_costs_are_kept(
     tmp_path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What one run measured, the next one without POOL shows; the text says the same."""
     use_pools(tmp_path, monkeypatch, tiny=tiny_model_path)
-    lines = metasd_here("doctor", "tiny", "--threads=1").stdout.splitlines()
+    monkeypatch.setenv("COLUMNS", "60")
+    text = metasd_here("doctor", "tiny", "--threads=1").stdout
+    lines = text.splitlines()
     assert lines[0] == "this machine"
-    assert any(line.startswith("tiny: ") for line in lines)
-    states = {line.split()[0] for line in lines if line.startswith("  ") and "→" not in line}
-    assert states <= {"ok", "warn", "fail"}
+    assert all(len(line) <= 80 for line in lines)
+    states = {line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "}
+    assert states <= {"ok", "warn"}
+    assert any(line.split()[:2] == ["twin", "11"] for line in lines)
+    assert lines[-2].startswith("  ok    verdict      ready; drafts pay from ")
     document = json.loads(metasd_here("doctor", "--threads=1", "--json").stdout)
     pools = {pool["name"]: pool for pool in document["pools"]}
     assert set(pools) == {"starter", "tiny"}
@@ -216,6 +248,24 @@ def test_the_report_has_its_shape_and_costs_are_kept(
     assert set(pool["payoffs"]) == {"ngram", "twin"}
     assert set(pool["payoffs"]["twin"]) == SHAPE["payoffs"]
     assert tuple(map(int, pool["cost_curve"])) == CURVE_SIZES
+    words = text.split()
     for check in pool["checks"]:
-        if not check["what"].startswith(("costs", "drafting", "speculation")):
-            assert f"  {check['state']:4}  {check['what']}: {check['found']}" in lines
+        found = [check["state"], *check["what"].split(), *check["found"].split()]
+        assert any(words[at:][: len(found)] == found for at in range(len(words)))
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_costs_that_are_shown_are_kept_and_those_of_a_busy_machine_are_neither(
+    tmp_path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_busy: bool
+) -> None:
+    """Nothing is promised then. What looks busy here may be so."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(BusyMeter, "leaves", lambda *_: not is_busy)
+    (pool,) = examine(tiny_model_path)["pools"]
+    states = {check["what"]: check["state"] for check in pool["checks"]}
+    assert pool["ready"]
+    assert states["costs"] == states["verdict"]
+    is_shown = states["costs"] == "ok"
+    assert is_shown <= (not is_busy)
+    assert bool(pool["payoffs"]) is bool(pool["cost_curve"]) is is_shown
+    assert (state_path(os.environ) / COSTS_FILE).exists() is is_shown

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from metasd_local import fit
+from metasd_local.backend import loader as loading
 from metasd_local.backend.library import Device
-from metasd_local.backend.loader import DRAFTING, Loader, costs_key
+from metasd_local.backend.loader import Loader, costs_key
 from metasd_local.backend.placement import Placement
 from metasd_local.compose import open_pool
 from metasd_local.costs import CostCurve, write_curve
 from metasd_local.options import Options
 from metasd_local.pools.local import LocalDrafter, LocalPool
+from tests.command import metasd_here
 from tests.tiny_gguf import write_tiny_gguf
 
 GPU_BYTES = 10**9
+PLACES = ((0, False), (1, False), (2, False), (None, False), (0, True), (None, True))
+DOUBTFUL = CostCurve({1: 1.0}, is_doubtful=True)
 
 
 @pytest.fixture
@@ -36,13 +41,13 @@ def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that there is a GPU; llama.cpp will find none and compute on the CPU."""
     found = (Device("CPU", "cpu", 10**10, 10**10), Device("GPU0", "gpu", GPU_BYTES, GPU_BYTES))
     monkeypatch.setattr(fit, "room", lambda: (10**10, GPU_BYTES))
-    monkeypatch.setattr(fit, "devices", lambda: found)
+    monkeypatch.setattr(loading, "devices", lambda: found)
 
 
 def place(pool: LocalPool, options: Options, costs: Path | None = None) -> Placement:
     with ExitStack() as resources:
         loader = Loader(resources=resources, num_threads=1, on_progress=None, paths=[])
-        _, placement = fit.load_target(loader, pool, pool.drafters, options, costs)
+        _, placement = fit.load_target(loader, pool.target, pool.drafters, options, costs)
     return placement
 
 
@@ -69,10 +74,40 @@ def test_a_drafter_measured_to_be_faster_on_the_cpu_stays_there(
 ) -> None:
     costs = tmp_path / "costs.json"
     for drafter, on_gpu_s in zip(pool.drafters, (0.1, 0.001), strict=False):
-        for names, seconds in ((("CPU", "GPU0"), on_gpu_s), (("CPU",), 0.01)):
-            key = costs_key(drafter.path, (*names, DRAFTING), 1)
+        for layers, seconds in ((None, on_gpu_s), (0, 0.01)):
+            key = costs_key(drafter.path, layers, 1, drafts=True)
             write_curve(costs, key, CostCurve({1: seconds}))
     assert place(pool, Options(), costs).drafters_on_gpu == {"two"}
+
+
+@pytest.mark.usefixtures("_gpu")
+def test_costs_are_those_of_a_place(pool: LocalPool) -> None:
+    """Of so many layers on the GPU, as a target or a drafter."""
+    path = pool.target
+    keys = [costs_key(path, layers, 1, drafts=drafts) for layers, drafts in PLACES]
+    assert len(set(keys)) == len(PLACES)
+
+
+def test_the_doctor_finds_the_context_that_run_opens(
+    pool: LocalPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where memory bounds it, and what does not fit for one does not for the other."""
+    target = str(write_tiny_gguf(tmp_path / "long.gguf", context_length=4096))
+    monkeypatch.setattr("metasd_local.doctor.costs.measure_curve", lambda *_, **__: DOUBTFUL)
+    drafter = str(pool.drafters[0].path)
+    asked = ("doctor", target, f"--drafters={drafter}", "--threads=1", "--json")
+    contexts = []
+    for main_bytes in (10**10, 10**7, 3 * 10**6):
+        monkeypatch.setattr(fit, "room", lambda main_bytes=main_bytes: (main_bytes, 0))
+        (found,) = json.loads(metasd_here(*asked).stdout)["pools"]
+        opened = open_pool(Options(drafters=(drafter,), threads=1), target)
+        assert found["context_size"] == opened.target.context_size
+        contexts.append(opened.target.context_size)
+        told = [notice for notice in opened.models.notices if "hardly fits" in notice]
+        assert found["ready"] is not bool(told)
+        assert all(advice in told[0] for advice in found["advice"] if told and "--" in advice)
+        opened.close()
+    assert contexts[0] == 4096 > contexts[1] > contexts[2]
 
 
 @pytest.mark.usefixtures("_gpu")

@@ -45,6 +45,11 @@ def test_by_default_a_context_takes_what_half_of_the_memory_leaves() -> None:
     assert place(TARGET, [], main_bytes=0).context_size == 512
 
 
+def test_no_larger_context_is_advised_than_was_trained() -> None:
+    found = place(TARGET, [], main_bytes=32 * GB, context_size=2**31 - 1)
+    assert found.advice == f"--ctx {TARGET.trained_context} would fit"
+
+
 def test_a_large_gpu_takes_everything() -> None:
     found = place(TARGET, DRAFTERS, main_bytes=16 * GB, gpu_bytes=24 * GB)
     assert found.gpu_layers == TARGET.num_layers + 1

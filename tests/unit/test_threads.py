@@ -113,13 +113,24 @@ def test_a_quota_above_the_cores_changes_nothing(tmp_path: Path) -> None:
     assert thread_budget(write(tmp_path, {**topology(), **VERSION_2, **files})).num_threads == 4
 
 
-def test_the_tightest_memory_limit_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "proc/self/cgroup": "0::/a/b",
+            "sys/fs/cgroup/a/memory.max": "4000",
+            "sys/fs/cgroup/a/b/memory.max": "max",
+        },
+        {
+            **VERSION_1,
+            "sys/fs/cgroup/memory/a/memory.limit_in_bytes": "4000",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+            "sys/fs/cgroup/cpu/docker/memory.limit_in_bytes": "1",
+        },
+    ],
+    ids=["v2", "v1"],
+)
+def test_the_tightest_memory_limit_counts(tmp_path: Path, files: dict[str, str]) -> None:
     """Of the group and of all that contain it."""
     assert memory_limit(tmp_path) is None
-    files = {
-        **VERSION_2,
-        "sys/fs/cgroup/a/memory.max": "4000",
-        "sys/fs/cgroup/a/b/memory.max": "max",
-    }
-    files["proc/self/cgroup"] = "0::/a/b"
     assert memory_limit(write(tmp_path, files)) == 4000
