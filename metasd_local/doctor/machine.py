@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ LIBRARY = "llama-cpp-python"
 WHEELS = "https://abetlen.github.io/llama-cpp-python/whl"
 CUDA_TAGS = ("118", "121", "122", "123", "124", "125", "130", "132")
 """CUDA versions there are wheels for, without the dot, ascending."""
+VENDORS = {"0x1002": "AMD GPU", "0x8086": "Intel GPU"}
+"""By the number of the PCI bus; both work with Vulkan. Neither was tested with this package."""
 _CUDA_VERSION = re.compile(r"CUDA Version: (\d+)\.(\d)")
 
 
@@ -64,24 +67,40 @@ def missing_gpu(
 ) -> tuple[str, str]:
     """Return the GPU a build for the CPU leaves unused, and the line that installs another build.
 
-    root: where `proc` lies; run: returns what a command prints.
+    root: where `proc` and `sys` lie; run: returns what a command prints.
     """
-    pip = f"{sys.executable} -m pip install --force-reinstall --no-deps --no-cache-dir"
+    pip = ("-m", "pip", "install", "--force-reinstall", "--no-deps", "--no-cache-dir")
     pinned = f"{LIBRARY}=={installed}"
+
+    def line(*arguments: str) -> str:
+        is_windows = system == "Windows"
+        return (subprocess.list2cmdline if is_windows else shlex.join)(
+            [sys.executable, *pip, *arguments]
+        )
+
+    def source(option: str) -> str:
+        # Not by CMAKE_ARGS, which every shell sets in another way.
+        setting = f"--config-settings=cmake.args=-D{option}=on"
+        return line(setting, "--no-binary", LIBRARY, pinned)
+
+    def wheel(tag: str) -> str:
+        return line("--only-binary", LIBRARY, "--extra-index-url", f"{WHEELS}/{tag}", pinned)
+
     if system == "Darwin" and machine == "arm64":
-        source = f'CMAKE_ARGS="-DGGML_METAL=on" {pip} --no-binary {LIBRARY} {pinned}'
-        return "Apple GPU", source
+        return "Apple GPU", source("GGML_METAL")
     tool = which("nvidia-smi")
-    if not tool and not (root / "proc/driver/nvidia/version").exists():
-        return "", ""
-    match = _CUDA_VERSION.search((run or _output)([tool])) if tool else None
-    supported = "".join(match.groups()) if match else ""
-    tags = [tag for tag in CUDA_TAGS if tag[:2] == supported[:2] and tag <= supported]
-    if tags and not which("nvcc"):
-        wheel = f"{pip} --only-binary {LIBRARY} --extra-index-url {WHEELS}/cu{tags[-1]} {pinned}"
-        return "NVIDIA GPU", wheel
-    # It needs the CUDA toolkit, and is tuned for this machine.
-    return "NVIDIA GPU", f'CMAKE_ARGS="-DGGML_CUDA=on" {pip} --no-binary {LIBRARY} {pinned}'
+    if tool or (root / "proc/driver/nvidia/version").exists():
+        match = _CUDA_VERSION.search((run or _output)([tool])) if tool else None
+        supported = "".join(match.groups()) if match else ""
+        tags = [tag for tag in CUDA_TAGS if tag[:2] == supported[:2] and tag <= supported]
+        # Compiling needs the CUDA toolkit, and is tuned for this machine.
+        is_compiled = not tags or which("nvcc")
+        return "NVIDIA GPU", source("GGML_CUDA") if is_compiled else wheel(f"cu{tags[-1]}")
+    for card in sorted(root.glob("sys/class/drm/card*/device/vendor")):
+        name = VENDORS.get(card.read_text(encoding="ascii", errors="replace").strip())
+        if name is not None:
+            return name, source("GGML_VULKAN") if which("glslc") else wheel("vulkan")
+    return "", ""
 
 
 def _output(command: Sequence[str]) -> str:

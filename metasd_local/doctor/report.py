@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from metasd_local.doctor.machine import Machine
+from metasd_local.doctor.machine import VENDORS, Machine
 from metasd_local.doctor.payoff import ASSUMED_ACCEPTANCE, Payoff
 from metasd_local.text import size_text
 
@@ -121,8 +121,13 @@ def machine_checks(machine: Machine) -> Iterator[Check]:
         free = f", {size_text(device.free_bytes)} free" if device.kind == "gpu" else ""
         yield Check("ok", "device", f"{device.name} ({device.kind}): {size}{free}")
     if machine.unused_gpu:
-        found = f"{machine.unused_gpu} not used, llama.cpp was built without it"
-        yield Check("warn", "offloading", found, machine.install_line)
+        found = f"{machine.unused_gpu} not used, this llama.cpp was built without it"
+        if machine.unused_gpu in VENDORS.values():
+            # Some are slower than the CPU beside them.
+            found += "; Vulkan may use it and was not tested"
+            yield Check("hint", "offloading", found, machine.install_line)
+        else:
+            yield Check("warn", "offloading", found, machine.install_line)
     else:
         offload = "layers go to the GPU" if machine.gpu_offload else "no GPU, all layers on the CPU"
         yield Check("ok", "offloading", offload)
