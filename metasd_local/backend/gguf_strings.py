@@ -1,4 +1,4 @@
-"""Arrays of strings in a GGUF header, skipped and compared without a Python object per string.
+"""Arrays of strings in a GGUF header, skipped without a Python object per string.
 
 A string is its length, eight little-endian bytes, and that many bytes of text.
 """
@@ -6,6 +6,7 @@ A string is its length, eight little-endian bytes, and that many bytes of text.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,6 @@ Bytes = NDArray[np.uint8]
 
 _PREFIX_BYTES = 8
 _MAX_SHORT_BYTES = 255
-_MAX_HASHED_BYTES = 4096
 _FIRST_WINDOW_BYTES = 4096
 _LAST_WINDOW_BYTES = 1 << 20
 _STEPS_AFTER_BREAK = 64
@@ -32,10 +32,6 @@ class StringArray:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def lengths(self) -> NDArray[np.int64]:
-        """Return each string's number of bytes."""
-        return np.diff(self.starts, append=len(self.data)) - _PREFIX_BYTES
-
     def text(self, index: int) -> bytes:
         """Return one string."""
         end = self.starts[index + 1] if index + 1 < len(self.starts) else len(self.data)
@@ -46,30 +42,9 @@ class StringArray:
 
         llama.cpp reads a text up to its first zero byte and gives empty ones a name of their own.
         """
-        if not len(self):
-            return None
-        lengths = self.lengths()
-        num_zeros = len(self.data) - int(np.count_nonzero(self.data))
-        num_zeros_in_prefixes = int(((lengths <= 255) + 1 * (lengths % 256 == 0) + 6).sum())
-        if not 0 < lengths.min() <= lengths.max() <= _MAX_HASHED_BYTES or (
-            num_zeros != num_zeros_in_prefixes
-        ):
-            return self._find_duplicate_slowly(range(len(self)))
-        # A random hash of length and text; candidates are compared in full.
-        weights = np.random.default_rng(0).integers(
-            2**63, size=_PREFIX_BYTES + _MAX_HASHED_BYTES, dtype=np.uint64
-        )
-        positions = np.arange(len(self.data)) - np.repeat(self.starts, lengths + _PREFIX_BYTES)
-        hashes = np.add.reduceat(weights[positions] * self.data, self.starts)
-        order = np.argsort(hashes)
-        is_same = np.diff(hashes[order]) == 0
-        candidates = order[np.append(is_same, False) | np.insert(is_same, 0, False)]
-        return self._find_duplicate_slowly(candidates.tolist())
-
-    def _find_duplicate_slowly(self, indices: range | list[int]) -> bytes | None:
-        seen: set[bytes] = set()
-        for index in indices:
-            text = self.text(index).split(b"\0")[0] or b"[EMPTY_%d]" % index
+        raw, seen = self.data.tobytes(), set[bytes]()
+        for index, (start, end) in enumerate(pairwise([*self.starts.tolist(), len(raw)])):
+            text = raw[start + _PREFIX_BYTES : end].partition(b"\0")[0] or b"[EMPTY_%d]" % index
             if text in seen:
                 return text
             seen.add(text)
