@@ -16,6 +16,7 @@ from metasd_local.doctor.report import DrafterReport, PoolReport, milliseconds
 from metasd_local.errors import BackendError, IncompatibleVocabulary, ModelError
 from metasd_local.fit import Fit, check_drafter, fit_pool
 from metasd_local.hub.cache import is_sound
+from metasd_local.hub.repository import HubFile
 from metasd_local.model_files import part_paths, repair_advice
 from metasd_local.options import MAX_WINDOW, Options
 from metasd_local.pools.catalogue import Pool, Source
@@ -43,6 +44,7 @@ class PoolExamination:
         self._options = options
         self._meter = meter
         self._on_step = on_step
+        self._sources = pool.sources
         self._target = _locate(pool.target)
         self._drafters = {drafter.name: _locate(drafter.source) for drafter in pool.drafters}
         self._resources = ExitStack()
@@ -127,15 +129,21 @@ class PoolExamination:
         return drafter
 
     def _check_sums(self) -> None:
-        """Compare files that the Hugging Face cache names by their hash with that name."""
-        paths = [path for path in (self._target, *self._drafters.values()) if path]
-        for part in (part for path in paths for part in part_paths(path) if os.path.isfile(part)):
-            verdict = is_sound(part, None, partial(self._on_step, f"checking {part.name}"))
-            if verdict:
-                self.report.add("ok", "checksum", f"{part.name} is whole")
-            elif verdict is False:
-                self.report.ready = False
-                self.report.add("fail", "checksum", f"{part} is damaged", repair_advice(part))
+        """Compare files that the Hugging Face cache or the catalogue gives a hash with that."""
+        for source in self._sources:
+            path = _locate(source)
+            sha256 = source.sha256 if isinstance(source, HubFile) else None
+            for part in part_paths(path) if path is not None else ():
+                if os.path.isfile(part):
+                    self._check_sum(part, sha256)
+
+    def _check_sum(self, part: Path, sha256: str | None) -> None:
+        verdict = is_sound(part, sha256, partial(self._on_step, f"checking {part.name}"))
+        if verdict:
+            self.report.add("ok", "checksum", f"{part.name} is whole")
+        elif verdict is False:
+            self.report.ready = False
+            self.report.add("fail", "checksum", f"{part} is damaged", repair_advice(part))
 
     def _fit(self, target: LlamaWeights, drafters: Mapping[str, LlamaWeights]) -> Fit | None:
         """Compare the memory that is needed with what there is."""
@@ -169,7 +177,8 @@ class PoolExamination:
             f"{size_text(report.memory_needed_bytes)} of {size_text(fit.main_bytes)}"
             + (f" and {size_text(gpu_bytes)} on the GPU" if gpu_bytes else "")
             + f": weights {size_text(need.weights_bytes)}, context {size_text(context_bytes)}, "
-            f"buffers {size_text(need.fixed_bytes)}, drafters {size_text(drafting_bytes)}",
+            f"buffers {size_text(need.fixed_bytes)}"
+            + (f", drafters {size_text(drafting_bytes)}" if drafting_bytes else ""),
             placement.advice,
         )
         if gpu_bytes:

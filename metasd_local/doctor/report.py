@@ -181,16 +181,18 @@ def milliseconds(seconds: float) -> str:
 
 
 def _check_lines(check: Check, width: int) -> list[str]:
+    found, is_command, command = check.found.partition(": run: ")
+    advice = f"run: {command}" if is_command else check.advice
     head = f"  {check.state:4}  {check.what}".ljust(FOUND_COLUMN - 1) + " "
-    found = textwrap.wrap(
-        check.found,
+    wrapped = textwrap.wrap(
+        found,
         max(width, 2 * FOUND_COLUMN),
         initial_indent=head,
         subsequent_indent=" " * FOUND_COLUMN,
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return found + ([f"        → {check.advice}"] if check.advice else [])
+    return wrapped + ([f"        → {advice}"] if advice else [])
 
 
 def _payoff_table(payoffs: Mapping[str, Payoff]) -> list[str]:

@@ -17,6 +17,7 @@ from metasd_local.costs import CURVE_SIZES, CostCurve
 from metasd_local.doctor import costs
 from metasd_local.kept import COSTS_FILE
 from tests.command import metasd_here
+from tests.hub_cache import put_in_cache
 from tests.tiny_gguf import write_tiny_gguf
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
@@ -166,25 +167,40 @@ def test_a_target_that_has_moved_is_shown_as_broken(
     assert "gone.gguf is not a file" in found["moved"]["checks"][0]["found"]
 
 
+@pytest.mark.usefixtures("_costs")
+@pytest.mark.parametrize("is_linked", [True, False])
 def test_a_damaged_file_of_the_cache_is_found_by_its_checksum(
-    tmp_path: Path, tiny_model_path: Path
+    tmp_path: Path, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_linked: bool
 ) -> None:
-    """A flipped bit of the weights changes nothing that llama.cpp looks at."""
+    """A flipped bit of the weights changes nothing that llama.cpp looks at.
+
+    The hash is the name of what the cache links to or, without links, the catalogue's.
+    """
     raw = bytearray(tiny_model_path.read_bytes())
-    repository = tmp_path / "models--user--repo"
-    blob = repository / "blobs" / hashlib.sha256(raw).hexdigest()
-    path = repository / "snapshots/0123abc/model.gguf"
-    for each in (blob, path):
-        each.parent.mkdir(parents=True)
-    blob.write_bytes(raw)
-    path.symlink_to(blob)
-    assert examine(path)["ok"]
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    path = put_in_cache(tmp_path / "hub", "user/repo", "model.gguf", bytes(raw))
+    blob = path.resolve()
+    if not is_linked:
+        path.unlink()
+        path = blob = blob.rename(path)
+    pools = tmp_path / "config/metasd/models.toml"
+    pools.parent.mkdir(parents=True)
+    known = "" if is_linked else f", sha256 = '{hashlib.sha256(raw).hexdigest()}'"
+    pools.write_text(
+        f"[pool.one]\ntarget = {{ repo = 'user/repo', file = 'model.gguf'{known} }}\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert metasd_here("doctor", "one").returncode == 0
     raw[-100] ^= 1
     blob.write_bytes(raw)
-    document = examine(path)
-    (pool,) = document["pools"]
-    assert (document["ok"], pool["ready"]) == (False, False)
-    assert "run: metasd download --verify user/repo/model.gguf" in pool["advice"]
+    finished = metasd_here("doctor", "one")
+    assert finished.returncode == 1
+    assert "→ run: metasd download --verify user/repo/model.gguf\n" in finished.stdout
+    assert finished.stdout.splitlines()[-1].split() == ["fail", "verdict", "not", "ready"]
+    blob.write_bytes(raw[:-1])
+    finished = metasd_here("doctor", "one")
+    assert finished.stdout.count("→ run: metasd download --verify user/repo/model.gguf\n") == 2
 
 
 def test_a_pool_that_does_not_fit_says_what_would(tiny_model_path: Path) -> None:
