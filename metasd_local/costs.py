@@ -19,7 +19,7 @@ MOST_SWEEPS = 20
 PREFILL_SHARE = 0.25
 """Of a budget, for the tokens that stand before those whose cost is measured."""
 CLEARLY = 1.5
-"""How much longer than it can have taken a call of an undisturbed machine never seems."""
+"""A call that takes so many times what other calls say it can take was disturbed."""
 MOST_CALLS = 6
 CLOSE = 100
 """Tokens between two places that differ hardly in what a token costs."""
@@ -72,7 +72,7 @@ def measure_curve(
     while target.length < depth and clock() - started_s <= PREFILL_SHARE * budget_s:
         target.feed(filler[target.length : min(target.length + max(fitting), depth)], 0)
     depth = target.length
-    # In the middle between those before, so that wherever it ends the curve's shape is known.
+    # The next always lies amid those before: wherever time ends, the curve's shape is known.
     order = sorted(range(len(fitting)), key=lambda index: -(index & -index) or -len(fitting))
     fastest: dict[int, float] = {}
     for size in (fitting[index] for index in order * MOST_SWEEPS):
@@ -86,8 +86,8 @@ def measure_curve(
             seconds = clock() - began_s
         fastest[size] = min(seconds, fastest.get(size, seconds))
     target.rewind(0)
-    # What disturbs a call only makes it longer: its fastest is the truest, which no median is
-    # where most are disturbed, and what a larger call took bounds the smaller ones.
+    # What disturbs a call only makes it longer: the fastest of a size is the truest, where a median
+    # is wrong if most are disturbed; and what a larger call took bounds the smaller ones.
     points, single_s = dict(sorted(fastest.items())), fastest[fitting[0]]
     is_doubtful, least = False, float("inf")
     for size, measured in reversed(points.items()):
