@@ -130,20 +130,21 @@ class PoolExamination:
 
     def _check_sums(self) -> None:
         """Compare files that the Hugging Face cache or the catalogue gives a hash with that."""
+        known: dict[Path, str | None] = {}
         for source in self._sources:
             path = _locate(source)
             sha256 = source.sha256 if isinstance(source, HubFile) else None
-            for part in part_paths(path) if path is not None else ():
-                if os.path.isfile(part):
-                    self._check_sum(part, sha256)
-
-    def _check_sum(self, part: Path, sha256: str | None) -> None:
-        verdict = is_sound(part, sha256, partial(self._on_step, f"checking {part.name}"))
-        if verdict:
-            self.report.add("ok", "checksum", f"{part.name} is whole")
-        elif verdict is False:
-            self.report.ready = False
-            self.report.add("fail", "checksum", f"{part} is damaged", repair_advice(part))
+            known |= dict.fromkeys(part_paths(path) if path is not None else (), sha256)
+        num_whole = 0
+        for part in filter(os.path.isfile, known):
+            on_share = partial(self._on_step, f"checking {part.name}")
+            verdict = is_sound(part, known[part], on_share)
+            num_whole += verdict is True
+            if verdict is False:
+                self.report.ready = False
+                self.report.add("fail", "checksums", f"{part} is damaged", repair_advice(part))
+        if num_whole:
+            self.report.add("ok", "checksums", f"right (files compared: {num_whole})")
 
     def _fit(self, target: LlamaWeights, drafters: Mapping[str, LlamaWeights]) -> Fit | None:
         """Compare the memory that is needed with what there is."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+from metasd_local.busy import BusyMeter
 from metasd_local.compose import open_pool
 from metasd_local.costs import CostCurve
 from metasd_local.events import Notice, RoundDone
@@ -42,6 +45,18 @@ def test_a_curve_belongs_to_models_and_threads(tmp_path: Path) -> None:
         if keeps:
             pool.kept.write_curve(CostCurve({1: 0.5}))
         pool.close()
+
+
+def test_what_is_measured_on_a_busy_machine_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls of the session tell more."""
+    monkeypatch.setattr(BusyMeter, "leaves", lambda *_: False)
+    pool = open_pool(Options(policy="plain", threads=1), state_path=tmp_path)
+    pool.measure_costs()
+    assert not pool.kept.costs.is_measured
+    assert not (tmp_path / "costs.json").exists()
+    pool.close()
 
 
 def emitted(events: Sequence[object]) -> list[int]:
