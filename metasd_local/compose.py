@@ -109,9 +109,9 @@ class OpenPool:
             template=ChatTemplate(
                 info.chat_template,
                 vocabulary,
-                # A template prints it where it wants it; a base model may want none.
-                bos_text=info.bos_text if info.chat_template or vocabulary.adds_bos else "",
+                bos_text=info.bos_text,
                 eos_text=info.eos_text,
+                adds_bos=vocabulary.adds_bos,
             ),
             interrupt=self.interrupt,
             system=options.system,

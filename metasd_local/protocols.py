@@ -82,10 +82,11 @@ class Vocabulary(Protocol):
         """Number of token ids."""
         ...
 
-    def encode(self, text: str, *, special: bool) -> list[int]:
+    def encode(self, text: str, *, special: bool, continues: bool = False) -> list[int]:
         """Tokenise `text`; texts of control tokens become those tokens only if `special`.
 
-        Nothing is added at the beginning or the end.
+        Nothing is added at the beginning or the end, but a vocabulary may begin a text with a
+        space: not one that `continues` another.
         """
         ...
 

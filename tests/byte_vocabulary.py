@@ -25,7 +25,7 @@ class ByteVocabulary:
         """Number of token ids."""
         return 256 + len(self._texts)
 
-    def encode(self, text: str, *, special: bool) -> list[int]:
+    def encode(self, text: str, *, special: bool, continues: bool = False) -> list[int]:
         """Tokenise `text`; texts of control tokens become those tokens only if `special`."""
         known = self._named | (self._control if special else {})
         longest_first = sorted(known, key=len, reverse=True)

@@ -54,7 +54,8 @@ def write_tiny_gguf(
     disturbance: share of every weight's spread that is drawn anew, in [0, 1).
     has_bos: whether the file names a token that begins a sequence.
     pre_tokenizer: llama.cpp's name of the rule that splits a text before pairs are merged.
-    tokenizer: `gpt2`, `rwkv`, or `no_vocab` for a file without a vocabulary.
+    tokenizer: `gpt2`, `rwkv`, `llama` (SentencePiece, a space before the first word), or
+    `no_vocab` for a file without a vocabulary.
     texts: of tokens, in the place of the usual ones.
     tensors_per_part: if not 0, the model is split, and the path of its first part is returned.
     """
@@ -67,6 +68,8 @@ def write_tiny_gguf(
     if tokenizer == "no_vocab":
         writer.add_tokenizer_model(tokenizer)
         writer.add_vocab_size(vocab_size)
+    elif tokenizer == "llama":
+        _add_sentence_pieces(writer, vocab_size, adds_bos)
     else:
         _add_vocabulary(writer, vocab_size, adds_bos, pre_tokenizer, tokenizer, texts or {})
     if has_bos:
@@ -210,6 +213,29 @@ def _add_vocabulary(
     writer.add_eos_token_id(END)
     writer.add_add_bos_token(adds_bos)
     writer.add_add_eos_token(False)
+
+
+def _add_sentence_pieces(writer: gguf.GGUFWriter, vocab_size: int, adds_bos: bool) -> None:
+    """Add control tokens, bytes, letters with and without a space before them, and spaces."""
+    letters = "etaoinshrdlcumwfgypbvkjxqz"
+    words = ["▁", *letters, *(f"▁{letter}" for letter in letters)]
+    num_more = vocab_size - len(CONTROL_TOKENS) - NUM_BYTES - len(words)
+    words += [f"unused {index}" for index in range(num_more)]
+    kinds = gguf.TokenType
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(
+        [*CONTROL_TOKENS, *(f"<0x{byte:02X}>" for byte in range(NUM_BYTES)), *words]
+    )
+    writer.add_token_types(
+        [kinds.CONTROL] * len(CONTROL_TOKENS)
+        + [kinds.BYTE] * NUM_BYTES
+        + [kinds.NORMAL] * len(words)
+    )
+    writer.add_token_scores([float(len(word)) for word in [""] * (vocab_size - len(words)) + words])
+    writer.add_eos_token_id(END)
+    writer.add_add_bos_token(adds_bos)
+    writer.add_add_space_prefix(True)
 
 
 def _byte_texts() -> list[str]:

@@ -10,7 +10,7 @@ from llama_cpp import llama_cpp as api
 from metasd_local.errors import BackendError
 
 _PIECE_BYTES = 256
-_BYTE_PAIR_ENCODING = 2
+_SENTENCE_PIECE, _BYTE_PAIR_ENCODING = 1, 2
 _RUN = re.compile(r"\S+|\s+")
 _MAX_RUN = 4000
 
@@ -40,15 +40,22 @@ class LlamaVocabulary:
         """Number of token ids."""
         return self._size
 
-    def encode(self, text: str, *, special: bool) -> list[int]:
+    def encode(self, text: str, *, special: bool, continues: bool = False) -> list[int]:
         """Tokenise `text`; texts of control tokens become those tokens only if `special`.
 
         Nothing is added at the beginning or the end, but a file may ask for a space before the
-        first word. Characters that UTF-8 cannot hold become question marks. Raises BackendError
-        if `special` and a run without white space, or of nothing else, exceeds 4000 characters.
+        first word of a text, unless it `continues` another. Characters that UTF-8 cannot hold
+        become question marks. Raises BackendError if `special` and a run without white space, or
+        of nothing else, exceeds 4000 characters.
         """
         pointer = self._alive()
-        tokens: list[int] = []
+        if continues and self.type == _SENTENCE_PIECE:
+            # Where spaces are added a newline is a byte, which nothing is ever joined to.
+            before = _tokenise(pointer, "\n", special=False)
+            tokens = _tokenise(pointer, "\n" + text, special=special)
+            if tokens[: len(before)] == before:
+                return tokens[len(before) :]
+        tokens = []
         for part in self._parts(text, special=special):
             tokens += _tokenise(pointer, part, special=special)
         return tokens

@@ -112,7 +112,7 @@ class ScriptedVocabulary:
         """Number of token ids."""
         return 256 + len(self._controls)
 
-    def encode(self, text: str, *, special: bool) -> list[int]:
+    def encode(self, text: str, *, special: bool, continues: bool = False) -> list[int]:
         """Tokenise `text`; texts of control tokens become those tokens only if `special`."""
         tokens: list[int] = []
         while special and text:

@@ -58,11 +58,11 @@ class ChatTemplate:
     (such as `</think>`), so that a content which is trimmed, split or searched is treated like
     the real one. If neither explains the prompt (a template that rewrites contents), the
     template's parts are looked for in it, and count if there is one way only to find them. If
-    even that fails, contents with the text of a control token are refused, and others cannot do
-    harm.
+    even that fails, the prompt must have the control tokens that it has with placeholders: then
+    contents added none.
 
-    Without a source (base models) a prompt is `bos_text` and the contents, one after the other,
-    separated by newlines: pass a `bos_text` then only if the model wants one.
+    Without a source (base models) a prompt is the contents, one after the other, separated by
+    newlines.
     """
 
     def __init__(
@@ -72,15 +72,18 @@ class ChatTemplate:
         *,
         bos_text: str = "",
         eos_text: str = "",
+        adds_bos: bool = False,
         now: Callable[[], datetime] = datetime.now,
         rng: random.Random | None = None,
     ) -> None:
         """Compile the template; `rng` draws placeholders, by default the system's randomness.
 
+        adds_bos: whether a prompt that does not begin with `bos_text` gets it, as in llama.cpp.
         Raises TemplateError if the source is no template.
         """
         self._vocabulary = vocabulary
         self._texts = {"bos_token": bos_text, "eos_token": eos_text}
+        self._bos = vocabulary.encode(bos_text, special=True) if adds_bos else []
         self._rng = secrets.SystemRandom() if rng is None else rng
         self._now = now
         self._moment = now()
@@ -95,7 +98,7 @@ class ChatTemplate:
         thinks: bool | None = None,
         spoken: Mapping[str, Sequence[int]] | None = None,
     ) -> list[int]:
-        """Return the prompt's token ids, with nothing added that the template does not print.
+        """Return the prompt's token ids.
 
         `thinks` asks a template that can switch reasoning to do so; None leaves it its way.
         `spoken` gives the tokens of contents the model wrote itself, none of them a control
@@ -103,10 +106,10 @@ class ChatTemplate:
         Raises TemplateError if the template refuses the conversation, cannot be rendered, or
         alters a message that contains the text of a control token beyond recognition.
         """
+        tokens: list[int] = []
         if self._sandbox is None:
-            bos = self._vocabulary.encode(self._texts["bos_token"], special=True)
             text = "\n".join(message.content for message in messages)
-            return bos + self._vocabulary.encode(text, special=False)
+            return self._bos + self._vocabulary.encode(text, special=False)
         settings: dict[str, object] = {"add_generation_prompt": add_generation_prompt}
         if thinks is not None:
             settings |= {"enable_thinking": thinks, "thinking": thinks}
@@ -116,11 +119,21 @@ class ChatTemplate:
             ends_with_opening = parts[-1].text.rstrip().endswith(self._marks.opening)
             is_open = ends_with_opening and not parts[-1].is_content
             self._marks = replace(self._marks, is_open=is_open)
-        tokens: list[int] = []
-        for part in parts:
-            known = spoken.get(part.text) if spoken and part.is_content else None
-            tokens += known or self._vocabulary.encode(part.text, special=not part.is_content)
-        return tokens
+        texts, spoken = [part.text for part in parts], spoken or {}
+        for index, part in enumerate(parts):
+            if part.is_content and index and part.text not in spoken:
+                # Vocabularies join a space to the word after it.
+                before = texts[index - 1]
+                texts[index - 1] = before.rstrip(" ")
+                texts[index] = before[len(texts[index - 1]) :] + part.text
+        for part, text in zip(parts, texts, strict=True):
+            known = spoken.get(text) if part.is_content else None
+            continues = bool(tokens) and not self._is_control(tokens[-1])
+            tokens += known or self._vocabulary.encode(
+                text, special=not part.is_content, continues=continues
+            )
+        has_bos = tokens[: len(self._bos)] == self._bos
+        return tokens if has_bos else self._bos + tokens
 
     @property
     def reasoning_marks(self) -> ReasoningMarks | None:
@@ -140,7 +153,8 @@ class ChatTemplate:
     def _parts(self, messages: Sequence[Message], settings: Mapping[str, object]) -> list[_Part]:
         """Return the prompt in parts; the template's own and the messages' alternate."""
         prompt = self._render(messages, settings)
-        by_placeholder: list[_Part] = []
+        parts: list[_Part] = []
+        harmless: list[Sequence[int]] = []
         for probes in (self._opaque_probes(messages), self._shaped_probes(messages)):
             stand_ins = [
                 Message(message.role, "".join(probe.pieces))
@@ -150,14 +164,22 @@ class ChatTemplate:
                 rendered = self._render(stand_ins, settings)
             except TemplateError:  # of a content that only looks wrong; the real one was fine
                 continue
-            by_placeholder = _split(rendered, probes)
-            if "".join(part.text for part in by_placeholder) == prompt:
-                return by_placeholder
-        found = _find_between(prompt, by_placeholder)
-        if found is None:
-            self._refuse_control_texts(messages)
-            return [_Part(prompt, is_content=False)]
-        return found
+            parts = _split(rendered, probes)
+            if "".join(part.text for part in parts) == prompt:
+                return parts
+            harmless.append(self._control_tokens(rendered))
+        if found := _find_between(prompt, parts):
+            return found
+        if harmless:
+            is_harmless = self._control_tokens(prompt) in harmless
+        else:
+            is_harmless = not any(self._control_tokens(message.content) for message in messages)
+        if not is_harmless:
+            raise TemplateError(
+                "A message, as the model's chat template alters it, contains the text of a control "
+                "token, which cannot be told from the template's own. Remove or rewrite that text."
+            )
+        return [_Part(prompt, is_content=False)]
 
     def _opaque_probes(self, messages: Sequence[Message]) -> list[_Probe]:
         return [
@@ -169,7 +191,7 @@ class ChatTemplate:
     def _shaped_probes(self, messages: Sequence[Message]) -> list[_Probe]:
         assert self._sandbox is not None
         kept = sorted(
-            (text for text in self._sandbox.literals if not self._is_control_text(text)),
+            (text for text in self._sandbox.literals if text and not self._control_tokens(text)),
             key=len,
             reverse=True,
         )
@@ -196,19 +218,13 @@ class ChatTemplate:
         """Return 16 private-use characters: no template tests for them, none has a case."""
         return "".join(chr(self._rng.randrange(0xE000, 0xF900)) for _ in range(16))
 
-    def _is_control_text(self, text: str) -> bool:
-        return self._vocabulary.encode(text, special=True) != self._vocabulary.encode(
-            text, special=False
-        )
+    def _control_tokens(self, text: str) -> Sequence[int]:
+        return [
+            each for each in self._vocabulary.encode(text, special=True) if self._is_control(each)
+        ]
 
-    def _refuse_control_texts(self, messages: Sequence[Message]) -> None:
-        for number, message in enumerate(messages, start=1):
-            if self._is_control_text(message.content):
-                raise TemplateError(
-                    f"Message {number} ({message.role}) contains the text of a control token, and "
-                    "the model's chat template alters messages so that it cannot be told from the "
-                    "template's own. Remove or rewrite that text."
-                )
+    def _is_control(self, token: int) -> bool:
+        return not self._vocabulary.piece(token)
 
 
 def _known_marks(source: str) -> ReasoningMarks | None:

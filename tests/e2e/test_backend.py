@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from metasd_local.backend.llama import LlamaModel, LlamaWeights
 from metasd_local.errors import BackendError, Cancelled, ContextFull, ModelError
 from metasd_local.interrupt import Interrupt
 from metasd_local.protocols import Logits, TokenModel, Vocabulary
+from metasd_local.templates.chat_template import ChatTemplate, Message
 from tests.tiny_gguf import (
     BEGIN,
     CHAT_TEMPLATE,
@@ -122,6 +124,18 @@ def test_control_tokens_only_where_asked_for(attention: LlamaWeights) -> None:
     assert tokens[1] == END
     assert len(tokens) == 3
     assert vocabulary.piece(END) == b""
+
+
+def test_a_prompt_in_parts_has_the_spaces_of_one_text(tmp_path: Path) -> None:
+    """Only what follows a control token begins with the space that SentencePiece adds."""
+    source = "<|user|>say {{ messages[0].content }} now<|end|><|assistant|>"
+    path = write_tiny_gguf(tmp_path / "pieces.gguf", vocab_size=340, tokenizer="llama")
+    with closing(LlamaWeights(path)) as weights:
+        vocabulary = weights.vocabulary
+        parts = ChatTemplate(source, vocabulary).encode([Message("user", "hi  you")])
+        whole = vocabulary.encode("<|user|>say hi  you now<|end|><|assistant|>", special=True)
+        assert parts == whole
+        assert b"".join(map(vocabulary.piece, parts)) == b" say hi  you now"
 
 
 def test_rows_are_those_of_the_last_tokens(weights: LlamaWeights) -> None:

@@ -94,13 +94,16 @@ def _raise(message: str) -> NoReturn:
     raise AssertionError(message)
 
 
-def template_of(source: str | None, vocabulary: ByteVocabulary = VOCABULARY) -> ChatTemplate:
+def template_of(
+    source: str | None, vocabulary: ByteVocabulary = VOCABULARY, *, adds_bos: bool = False
+) -> ChatTemplate:
     """Return a template with fixed texts, clock and placeholders."""
     return ChatTemplate(
         source,
         vocabulary,
         bos_text="<bos>",
         eos_text="<eos>",
+        adds_bos=adds_bos,
         now=lambda: NOON,
         rng=random.Random(1),
     )
@@ -202,19 +205,22 @@ def test_rewritten_contents_are_found_between_the_parts_of_the_template() -> Non
     assert sum(vocabulary.is_control(token) for token in tokens) == 3
 
 
-AMBIGUOUS = "{% for message in messages %};{{ message.content | upper }}{% endfor %};"
+AMBIGUOUS = (
+    "{% for message in messages %};{{ message.content | lower | replace('*', '') }}{% endfor %};"
+)
 
 
-def test_contents_that_cannot_be_located_may_not_spell_control_tokens() -> None:
-    """If contents look like the template's parts, control texts in them are refused."""
-    with pytest.raises(TemplateError, match=r"Message 2 \(assistant\) .* control token"):
-        template_of(AMBIGUOUS).encode(conversation(["a;b", "say <|end|>", "c"]))
+@pytest.mark.parametrize("said", ["<|end|>", "<|END|>", "<|e*nd|>", "<*|END|>x"])
+def test_contents_that_cannot_be_located_may_not_spell_control_tokens(said: str) -> None:
+    """Nor may the template make control tokens of them."""
+    with pytest.raises(TemplateError, match="contains the text of a control token"):
+        template_of(AMBIGUOUS).encode(conversation(["A;B", f"say {said}", "c"]))
 
 
 def test_contents_that_cannot_be_located_are_plain_otherwise() -> None:
     """Without control texts it does not matter which part is whose."""
-    tokens = template_of(AMBIGUOUS).encode(conversation(["a;b", "c", "d"]))
-    assert VOCABULARY.spell(tokens) == ";A;B;C;D;"
+    tokens = template_of(AMBIGUOUS).encode(conversation(["A;B", "C <|X|>", "*D"]))
+    assert VOCABULARY.spell(tokens) == ";a;b;c <|x|>;d;"
 
 
 def test_searching_for_a_control_text_is_no_way_in() -> None:
@@ -251,11 +257,15 @@ def test_a_template_that_hides_the_message_from_itself_still_works() -> None:
         template_of(source).encode(conversation(["Ho"]))
 
 
-def test_the_template_alone_prints_the_first_token() -> None:
-    """Nothing is added: one <bos> where the template prints one, none where it does not."""
-    bos = VOCABULARY.encode("<bos>", special=True)
-    assert template_of(SOURCES["gemma2"]).encode(conversation(["Hi"])).count(bos[0]) == 1
-    assert template_of(SOURCES["qwen3"]).encode(conversation(["Hi"])).count(bos[0]) == 0
+@pytest.mark.parametrize("adds_bos", [False, True])
+def test_the_first_token_comes_once(adds_bos: bool) -> None:
+    """One <bos> where the template prints one; where it does not, if the vocabulary adds one."""
+    (bos,) = VOCABULARY.encode("<bos>", special=True)
+    for name, is_printed in (("gemma2", True), ("qwen3", False)):
+        template = template_of(SOURCES[name], adds_bos=adds_bos)
+        tokens = template.encode(conversation(["Hi"]))
+        assert tokens.count(bos) == (is_printed or adds_bos)
+        assert (tokens[0] == bos) == (is_printed or adds_bos)
 
 
 def test_a_system_prompt_the_template_refuses() -> None:
@@ -276,7 +286,8 @@ def test_the_words_of_a_template_cannot_control_the_terminal() -> None:
 
 def test_without_a_template_contents_stand_alone() -> None:
     """Base models get the contents, separated by newlines, and never a control token of them."""
-    tokens = template_of(None).encode(conversation(["Once <|end|>", "upon", "a time"]))
+    messages = conversation(["Once <|end|>", "upon", "a time"])
+    tokens = template_of(None, adds_bos=True).encode(messages)
     assert VOCABULARY.spell(tokens) == "<bos>Once <|end|>\nupon\na time"
     assert sum(VOCABULARY.is_control(token) for token in tokens) == 1
     assert template_of(None).reasoning_marks is None
