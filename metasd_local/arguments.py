@@ -175,12 +175,11 @@ def parse_arguments(arguments: Sequence[str]) -> Request:
     """Return the request; options may stand anywhere before a `--`. Raise UsageError."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     command, rest = _split_command(arguments[:end])
-    if command is None:
-        if "--version" in rest:
-            return Request(arguments, text=f"metasd {__version__}\n")
-        if "-h" in rest or "--help" in rest:
-            return Request(arguments, text=HELP)
-        command = "chat"
+    if {"-V", "--version"} & set(rest):
+        return Request(arguments, text=f"metasd {__version__}\n")
+    if command == "help" or (command is None and {"-h", "--help"} & set(rest)):
+        return Request(arguments, text=HELP)
+    command = command or "chat"
     if command == "lab":
         part, rest = _split_command(rest)
         command = f"lab {part}" if part else command

@@ -21,7 +21,7 @@ from metasd_local.costs import SLOW, measure_curve, measure_token
 from metasd_local.drafters.model import EVALUATED_ROWS, ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
 from metasd_local.engine import Engine
-from metasd_local.errors import IncompatibleVocabulary, ModelError
+from metasd_local.errors import BackendError, IncompatibleVocabulary, ModelError
 from metasd_local.fit import check_drafter, load_target
 from metasd_local.kept import COSTS_FILE, PROFILE_FILE, Kept
 from metasd_local.options import Options
@@ -137,7 +137,7 @@ class OpenPool:
             depth=min(QUICK_DEPTH, target.context_size // 4),
             budget_s=QUICK_BUDGET_S,
             clock=clock,
-            sizes=QUICK_SIZES,
+            sizes=QUICK_SIZES if self.models.weights.info.rollback == "exact" else (1,),
             is_busy=lambda: not meter.leaves(self.loader.num_threads),
         )
         if not curve.is_doubtful:  # what calls show is better than that
@@ -227,9 +227,9 @@ def _load(
     for source in sources.models:
         try:
             loaded, drafter = _load_drafter(loader, source, weights, placement)
-        except ModelError as error:
+        except (ModelError, BackendError) as error:
             if sources.are_required:
-                raise
+                raise type(error)(f"drafter {source.name}: {error}") from error
             notices.append(f"drafter {source.name} is not used: {error}")
         else:
             drafters.append(drafter)
@@ -248,8 +248,8 @@ def _load_drafter(
     for result in check_drafter(target, weights):
         if not result.holds:
             raise IncompatibleVocabulary(
-                f"it differs from its target in its {result.rule}: {result.detail}; choose a "
-                "drafter of the target's own family"
+                f"it does not fit its target, by the rule {result.rule}: {result.detail}; choose "
+                "another drafter"
             )
     size = draft_context(placement.context_size, weights.info.trained_context)
     model = loader.open(weights, size, max_rows=EVALUATED_ROWS)

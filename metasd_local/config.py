@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from metasd_local.errors import ConfigError, UsageError
-from metasd_local.options import KINDS, OPTIONS, Options, nearest_hint
+from metasd_local.options import CONFIGURABLE, Options, nearest_hint
 from metasd_local.toml_tables import TABLE, Table, read_document
 
 ENVIRONMENT_PREFIX = "METASD_"
@@ -77,11 +77,12 @@ def _read_file(path: Path) -> Table:
         if field in values:
             raise ConfigError(f"{path}: {field} is given twice; remove one")
         values[field] = value
-    return Table(path, "", values, {**KINDS, KEYS: TABLE})
+    kinds = {field: option.kind for field, option in CONFIGURABLE.items()}
+    return Table(path, "", values, {**kinds, KEYS: TABLE})
 
 
 def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    known = {ENVIRONMENT_PREFIX + option.field.upper(): option for option in OPTIONS}
+    known = {ENVIRONMENT_PREFIX + field.upper(): each for field, each in CONFIGURABLE.items()}
     values: dict[str, Any] = {}
     for variable, text in environment.items():
         if not variable.startswith(ENVIRONMENT_PREFIX) or not text:

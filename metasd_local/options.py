@@ -14,6 +14,7 @@ from typing import Any
 
 from metasd_local.errors import UsageError
 from metasd_local.values import (
+    ANY_TEXT,
     COUNT,
     DOMAINS,
     NAMES,
@@ -54,6 +55,8 @@ SEEDED = (*INSTRUMENTS, "verify", "lab simulate", "lab make-pair")
 """Commands that always draw the same."""
 CATALOGUE = ("ls", "show", "add", "rm")
 """Commands that read or change the catalogue."""
+FILING = {*CATALOGUE, "download", "lab make-pair"}
+"""Commands whose own options must be typed: configured, `--yes` would remove files unasked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,11 @@ class Options:
         SHARE, "P", "drop below P of the likeliest", "the pool's, else 0.05", DECODERS
     )
     repeat_penalty: float | None = _option(
-        POSITIVE, "X", "shun recent tokens, 1 = off", "the pool's, else 1", DECODERS
+        real("a number above 0, at most 100", lambda value: 0 < value <= 100),
+        "X",
+        "shun recent tokens, 1 = off",
+        "the pool's, else 1",
+        DECODERS,
     )
     scheme: str | None = _option(
         one_of(SCHEMES),
@@ -179,10 +186,8 @@ class Options:
         (*ANSWERS, *SEEDED),
         dict.fromkeys(SEEDED, "0"),
     )
-    fresh: bool | None = _option(
-        SWITCH, "", "forget what was learned of the pool in earlier sessions"
-    )
-    system: str | None = _option(TEXT, "TEXT", "system prompt")
+    fresh: bool | None = _option(SWITCH, "", "neither use nor keep what is learned of the pool")
+    system: str | None = _option(ANY_TEXT, "TEXT", "system prompt")
     stop: tuple[str, ...] | None = _option(TEXTS, "TEXT", "end before this text; may be repeated")
     think: bool | None = _option(
         SWITCH, "", "ask for reasoning, or for none", "the model's own habit"
@@ -280,8 +285,12 @@ class Options:
 
 OPTIONS: tuple[Option, ...] = tuple(entry.metadata[Option](entry.name) for entry in fields(Options))
 """One for every field of Options, in its order."""
-KINDS: Mapping[str, Kind] = {option.field: option.kind for option in OPTIONS}
-"""By field of Options."""
+CONFIGURABLE: Mapping[str, Option] = {
+    option.field: option
+    for option in OPTIONS
+    if not option.commands or not FILING.issuperset(option.commands)
+}
+"""Those that may stand in config.toml and the environment, by field of Options."""
 
 
 def nearest_hint(word: str, known: Collection[str]) -> str:

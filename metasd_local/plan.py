@@ -9,7 +9,7 @@ from metasd_local.costs import RunningCosts
 from metasd_local.errors import ModelError, UsageError
 from metasd_local.options import Options
 from metasd_local.pools.local import LocalDrafter, LocalPool, named_drafter
-from metasd_local.protocols import NGRAM
+from metasd_local.protocols import NGRAM, PLAIN
 from metasd_local.sampling import SamplerSettings
 from metasd_local.selection.experience import Experience
 from metasd_local.selection.factory import DEFAULT_POLICY, ChosenPolicy, choose_policy
@@ -78,8 +78,12 @@ def _choose_drafters(pool: LocalPool, options: Options, chosen: ChosenPolicy) ->
             notices.append(f"drafter {name} is not used: {pool.missing[name]}")
         elif name != NGRAM and name not in pool.missing:
             entries.append(known.get(name) or named_drafter(name, (*known, *pool.missing)))
-    if len({entry.name for entry in entries}) < len(entries):
-        raise UsageError(f"--drafters {','.join(names)}: two drafters have the same name")
+    taken = [NGRAM, PLAIN, *(entry.name for entry in entries)]
+    if len(set(taken)) < len(taken):
+        raise UsageError(
+            f"--drafters {','.join(names)}: two drafters have the same name, or one is named "
+            f"{NGRAM} or {PLAIN} as arms of every pool are; rename a file"
+        )
     has_ngram = NGRAM in names
     chosen.check_arm([entry.name for entry in entries] + [NGRAM] * has_ngram)
     if wanted is not None:

@@ -31,6 +31,8 @@ FULL_SHARE = 0.75
 """The share of the context that a prompt may take before old turns are dropped from it."""
 KEPT_SHARE = 0.5
 """What may remain then: dropping makes the models read all anew, so it should be seldom."""
+MOST_CHARACTERS = 2**21
+"""More than any context holds: no template has to work on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,12 @@ class Session:
                 [*self._messages[:first], *rest], thinks=self._thinks, spoken=self._spoken
             )
 
+        num_characters = sum(len(message.content) for message in self._messages)
+        if num_characters > MOST_CHARACTERS:
+            raise ContextFull(
+                f"the conversation has {num_characters} characters and the context {limit} "
+                "tokens; shorten the prompt"
+            )
         self.num_dropped = 0
         prompt = encode(0)
         if len(prompt) <= FULL_SHARE * limit:

@@ -121,6 +121,7 @@ def _split(text: str) -> list[str]:
 _LIST = "separated by commas (in config.toml a list)"
 
 TEXT = Kind("a text that is not empty", _check_text)
+ANY_TEXT = Kind("a text", lambda value: value and _check_text(value))
 TEXTS = Kind("a text that is not empty, or a list of them", _check_texts)
 # A shell leaves the ~ after a comma alone.
 NAMES = Kind(f"names or paths {_LIST}", _check_paths, _split)

@@ -22,8 +22,8 @@ class Output:
         self._out_is_terminal = around.stdout.isatty()
         self._err_is_terminal = around.stderr.isatty()
         self._dims = not around.environment.get("NO_COLOR")
-        self._num_columns = 0
-        """Of the progress that is shown."""
+        self._progress = ""
+        """What is shown of it."""
         self._open: TextIO | None = None
         """The stream whose last line is not finished."""
 
@@ -39,9 +39,11 @@ class Output:
         """Show how much of something is done, if somebody is looking."""
         if self._err_is_terminal:
             text = printable(what) + ("" if share is None else f" {share:4.0%}")
-            self._stderr.write(f"\r{text.ljust(self._num_columns)}")
+            if text == self._progress:
+                return
+            self._stderr.write(f"\r{text.ljust(len(self._progress))}")
             self._stderr.flush()
-            self._num_columns = len(text)
+            self._progress = text
 
     def show(self, event: Event) -> None:
         """Show what an event has to say to a reader: of an answer every piece as it comes."""
@@ -75,10 +77,10 @@ class Output:
 
     def end(self) -> None:
         """Finish the line that is open and erase the progress."""
-        if self._num_columns:
+        if self._progress:
             self._stderr.write("\r\x1b[2K")
             self._stderr.flush()
-            self._num_columns = 0
+            self._progress = ""
         if self._open is not None:
             stream, self._open = self._open, None
             stream.write("\n")

@@ -69,6 +69,7 @@ def _read_prompt(words: Sequence[str], around: Surroundings) -> tuple[str | None
     is_piped = stdin is not None and not stdin.closed and not stdin.isatty()
     prompt = words[-1] if words else ""
     piped = _read_text(stdin) if stdin is not None and (is_piped or prompt == "-") else ""
+    piped = piped.rstrip("\r\n")  # as a shell's $(...) does
     if prompt == "-":
         prompt = ""
     pool = words[0] if len(words) == 2 else None

@@ -67,7 +67,7 @@ def process_surroundings(
 
     return Surroundings(
         stdin=sys.stdin,
-        stdout=sys.stdout,
+        stdout=sys.stdout or io.StringIO(),
         stderr=sys.stderr or io.StringIO(),
         environment=os.environ,
         open_pool=open_pool,

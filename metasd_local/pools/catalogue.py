@@ -13,7 +13,7 @@ from typing import TypeAlias
 from metasd_local.config import models_path
 from metasd_local.errors import UsageError
 from metasd_local.hub.repository import HubFile, RepositoryText, is_inside, parse_repository
-from metasd_local.options import KINDS, nearest_hint
+from metasd_local.options import CONFIGURABLE, nearest_hint
 from metasd_local.protocols import NGRAM, PLAIN
 from metasd_local.sampling import SamplerSettings
 from metasd_local.toml_tables import TABLE, Table, read_document
@@ -164,7 +164,11 @@ _POOL: Mapping[str, Kind] = {
     "sampling": TABLE,
 }
 _SAMPLING: Mapping[str, Kind] = {
-    **{entry.name: KINDS[entry.name] for entry in fields(SamplerSettings) if entry.name in KINDS},
+    **{
+        entry.name: CONFIGURABLE[entry.name].kind
+        for entry in fields(SamplerSettings)
+        if entry.name in CONFIGURABLE
+    },
     "penalty_last_n": whole(0),
 }
 

@@ -18,9 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from metasd_local.backend.llama import LlamaModel, LlamaWeights
+from metasd_local.backend.loader import Loader
 from metasd_local.compose import open_pool
 from metasd_local.config import state_path
-from metasd_local.errors import IncompatibleVocabulary, ModelError, UsageError
+from metasd_local.errors import BackendError, IncompatibleVocabulary, ModelError, UsageError
 from metasd_local.events import Event, GenerationDone, Notice, PromptRead, RoundDone
 from metasd_local.kept import PROFILE_FILE
 from metasd_local.options import Options
@@ -232,6 +234,8 @@ def test_the_prompt_may_come_through_a_pipe(tmp_path: Path) -> None:
         (("hi", "--temperature=-1"), 2, "temperature"),
         (("hi", "--scheme=greedy", "--temperature=1"), 2, "--temperature 0"),
         (("hi", "--drafters=nope"), 2, "nope"),
+        (("hi", "--drafters=./plain.gguf"), 2, "rename a file"),
+        (("hi", "--drafters=./ngram.gguf,ngram"), 2, "rename a file"),
         (("hi", "--drafters=ngram", "--policy=fixed:code"), 2, "expected one of ngram"),
         (("startr", "hi"), 2, "starter"),
         (("missing.gguf", "hi"), 1, "missing.gguf"),
@@ -315,8 +319,9 @@ def test_drafters_that_are_gone_or_cut_off_are_left_out_with_a_notice(
 ) -> None:
     """Before the pool is listed, and after it; under a policy that counts rounds per arm."""
     target = write_tiny_gguf(tmp_path / "target.gguf", seed=1)
-    paths = {name: tmp_path / f"{name}.gguf" for name in ("sound", "cut", "vanishing", "absent")}
-    for name in ("sound", "cut", "vanishing"):
+    names = ("sound", "cut", "vanishing", "tight", "absent")
+    paths = {name: tmp_path / f"{name}.gguf" for name in names}
+    for name in names[:-1]:
         write_tiny_gguf(paths[name], seed=1, disturbance=0.3)
     paths["cut"].write_bytes(paths["cut"].read_bytes()[:-1000])
     lines = ["[pool.mine]", f'target = {{ path = "{target}" }}']
@@ -325,6 +330,17 @@ def test_drafters_that_are_gone_or_cut_off_are_left_out_with_a_notice(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     (tmp_path / "metasd").mkdir()
     (tmp_path / "metasd" / "models.toml").write_text("\n".join(lines))
+
+    make_memory = Loader.open
+
+    def open_model(
+        self: Loader, weights: LlamaWeights, context_size: int, *, max_rows: int
+    ) -> LlamaModel:
+        if weights.info.path.stem == "tight":
+            raise BackendError("no room for its memory")
+        return make_memory(self, weights, context_size, max_rows=max_rows)
+
+    monkeypatch.setattr(Loader, "open", open_model)
 
     def answer(policy: str, on_progress: Callable[[float], bool]) -> list[Event]:
         options = Options(threads=1, temperature=0.0, policy=policy)
@@ -338,7 +354,7 @@ def test_drafters_that_are_gone_or_cut_off_are_left_out_with_a_notice(
     events = answer("ucb", remove)
     plain = answer("plain", lambda _: True)
     notices = [event.text.split(" is not used")[0] for event in events if isinstance(event, Notice)]
-    assert sorted(notices) == ["drafter absent", "drafter cut", "drafter vanishing"]
+    assert sorted(notices) == [f"drafter {name}" for name in sorted(names[1:])]
     assert {e.arm for e in events if isinstance(e, RoundDone)} == {"sound", "ngram"}
     assert tokens_of(events) == tokens_of(plain)
 
@@ -349,7 +365,7 @@ def tokens_of(events: Sequence[Event]) -> list[int]:
 
 def test_a_drafter_of_another_vocabulary_is_refused_with_the_rule(tmp_path: Path) -> None:
     stranger = write_tiny_gguf(tmp_path / "stranger.gguf")
-    with pytest.raises(IncompatibleVocabulary, match="size"):
+    with pytest.raises(IncompatibleVocabulary, match=r"drafter stranger: .* by the rule size"):
         open_pool(Options(drafters=(str(stranger),), threads=1))
 
 
@@ -360,8 +376,9 @@ def test_a_recurrent_drafter_is_refused_and_a_recurrent_target_decodes_plainly(
     llama = write_tiny_gguf(tmp_path / "llama.gguf")
     with pytest.raises(ModelError, match="cannot forget"):
         open_pool(Options(drafters=(str(mamba),), threads=1), str(llama))
-    with session_on(str(mamba), Options(threads=1, drafters=(str(llama),))) as session:
-        events = list(session.send("hi", seed=0, max_tokens=6))
+    with closing(open_pool(Options(threads=1, drafters=(str(llama),)), str(mamba))) as pool:
+        pool.measure_costs()  # which takes what it has measured back, where that is possible
+        events = list(pool.session(Options(threads=1)).send("hi", seed=0, max_tokens=6))
     assert any(isinstance(e, Notice) and "plainly" in e.text for e in events)
     assert {e.arm for e in events if isinstance(e, RoundDone)} == {"plain"}
 

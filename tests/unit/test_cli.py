@@ -238,6 +238,7 @@ def test_loading_shows_progress_on_a_terminal_and_erases_it() -> None:
 
     def load(on_progress: Callable[[float], bool]) -> None:
         assert on_progress(0.5)
+        assert on_progress(0.501)
 
     terminal, pipe = Shell(stderr=Terminal(), on_open=load), Shell(on_open=load)
     terminal.run("run", "x", "--seed", "7")

@@ -42,7 +42,7 @@ def test_options_reach_the_session_from_every_source(tmp_path: Path) -> None:
     ("words", "piped", "pool", "prompt"),
     [
         (["hello"], None, None, "hello"),
-        (["hello"], "more\n", None, "hello\n\nmore\n"),
+        (["hello"], "more\n\r\n", None, "hello\n\nmore"),
         (["hello"], "", None, "hello"),
         (["big", "hello"], None, "big", "hello"),
         (["big", "hello"], "more", "big", "hello\n\nmore"),
@@ -69,7 +69,7 @@ def test_a_dash_reads_the_prompt_from_a_terminal() -> None:
     """Without the dash a terminal is never waited for."""
     shell = Shell(stdin=Terminal("typed\n"))
     assert shell.run("run", "-") == DONE
-    assert shell.session.sent[0][0] == "typed\n"
+    assert shell.session.sent[0][0] == "typed"
 
 
 @pytest.mark.parametrize(
@@ -181,8 +181,15 @@ def test_run_help_describes_every_option() -> None:
     assert "--pool" not in shell.out
 
 
-def test_version() -> None:
+@pytest.mark.parametrize("words", [["--version"], ["-V"], ["run", "--version"]])
+def test_version(words: list[str]) -> None:
     """The one the package carries."""
     shell = Shell()
-    assert shell.run("--version") == DONE
+    assert shell.run(*words) == DONE
     assert shell.out == f"metasd {__version__}\n"
+
+
+def test_help_is_a_word_as_well() -> None:
+    shell, flag = Shell(), Shell()
+    assert shell.run("help") == flag.run("--help") == DONE
+    assert shell.out == flag.out

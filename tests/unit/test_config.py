@@ -147,6 +147,21 @@ def test_an_unknown_key_names_the_file_and_the_nearest_key(tmp_path: Path) -> No
         load_options({}, {}, path)
 
 
+def test_what_files_are_done_with_must_be_typed(tmp_path: Path) -> None:
+    """No configured `yes` lets `rm` remove files unasked."""
+    path = write(tmp_path / "config.toml", "yes = true\n")
+    with pytest.raises(ConfigError, match="unknown key 'yes'"):
+        load_options({}, {}, path)
+    with pytest.raises(UsageError, match="unknown environment variable 'METASD_YES'"):
+        load_options({}, {"METASD_YES": "1"}, tmp_path / "none.toml")
+
+
+def test_a_configured_system_prompt_can_be_switched_off(tmp_path: Path) -> None:
+    path = write(tmp_path / "config.toml", 'system = "Be brief."\n')
+    assert load_options({}, {}, path).system == "Be brief."
+    assert load_options({"system": ""}, {}, path).system == ""
+
+
 def test_an_unknown_variable_names_the_nearest_one(tmp_path: Path) -> None:
     """The same holds for the environment, where the prefix is ours."""
     with pytest.raises(UsageError, match="did you mean 'METASD_TOP_K'"):

@@ -39,7 +39,7 @@ class ChunkVocabulary:
         self._pieces.append(piece if isinstance(piece, bytes) else piece.encode())
         return len(self._pieces) - 1
 
-    def encode(self, text: str, *, special: bool) -> list[int]:
+    def encode(self, text: str, *, special: bool, continues: bool = False) -> list[int]:
         """Return one token."""
         return [self.add(text if special else text.encode())]
 
