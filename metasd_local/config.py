@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,8 @@ def state_path(environment: Mapping[str, str]) -> Path:
 
 
 def _base(environment: Mapping[str, str], variable: str, default: str) -> Path:
-    base = Path(environment.get(variable, ""))
-    if not base.is_absolute():
-        base = Path(default).expanduser()
-    return base / "metasd"
+    base = environment.get(variable, "")
+    return Path(base if os.path.isabs(base) else os.path.expanduser(default), "metasd")
 
 
 def load_options(said: Mapping[str, Any], environment: Mapping[str, str], path: Path) -> Options:

@@ -6,6 +6,7 @@ it in the chat in lines.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,7 +103,7 @@ def read(app: ChatApp, rest: str) -> None:
     """Attach a file to the next question."""
     if not rest:
         raise UsageError("/read: expected the path of a text file")
-    path = Path(rest).expanduser()
+    path = Path(os.path.expanduser(rest))
     try:
         size = path.stat().st_size
         if size > MOST_ATTACHED_BYTES:
@@ -133,7 +134,7 @@ def export_chat(app: ChatApp, rest: str) -> None:
     chat = app.desk.chat
     if not chat.turns:
         raise UsageError("/export: there is nothing to write yet")
-    path = Path(rest).expanduser() if rest else default_path(chat, Path.cwd())
+    path = Path(os.path.expanduser(rest)) if rest else default_path(chat, Path.cwd())
     export(chat, path)
     app.say(f"written: {path.absolute()}")
 

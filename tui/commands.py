@@ -67,7 +67,7 @@ def _pools(_: ChatApp, text: str) -> list[str]:
 
 def _paths(_: ChatApp, text: str) -> list[str]:
     folder, slash, beginning = text.rpartition("/")
-    start = Path(folder + slash or ".").expanduser()
+    start = Path(os.path.expanduser(folder + slash or "."))
     try:
         found = sorted(start.iterdir())
     except OSError:

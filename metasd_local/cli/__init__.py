@@ -27,6 +27,8 @@ from metasd_local.cli.surroundings import (
 from metasd_local.config import config_path, load_options
 from metasd_local.errors import Cancelled, MetasdError, UsageError
 
+logger = logging.getLogger(__name__)
+
 LLAMA_LOGGER = "metasd_local.backend.library"
 """What llama.cpp says; of that a user sees what an error quotes."""
 
@@ -47,6 +49,11 @@ def main(arguments: Sequence[str], around: Surroundings) -> int:
     except MetasdError as error:
         around.output.message(str(error))
         return WRONG_USAGE if isinstance(error, UsageError) else FAILED
+    except Exception as error:
+        logger.debug("unexpected", exc_info=True)
+        what = f"unexpected {type(error).__name__}: {error}"
+        around.output.message(f"{what}; this is a fault of metasd: report it with what you typed")
+        return FAILED
 
 
 def _run_command(arguments: Sequence[str], around: Surroundings) -> int:

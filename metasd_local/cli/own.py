@@ -102,11 +102,15 @@ def _asks(question: str, around: Surroundings) -> bool:
 
 def _source_of(text: str) -> Source:
     """Return what `add` is given as a model; raise UsageError."""
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if os.path.isfile(path):
-        with path.open("rb") as stream:
-            if stream.read(4) != b"GGUF":
-                raise UsageError(f"{path} is no GGUF file; choose another")
+        try:
+            with path.open("rb") as stream:
+                is_model = stream.read(4) == b"GGUF"
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+        if not is_model:
+            raise UsageError(f"{path} is no GGUF file; choose another")
         return path.absolute()
     source = hub_file(text)
     if source is None:

@@ -117,19 +117,24 @@ def new_hasher(blob: str, size_bytes: int) -> Any:
 def is_sound(path: Path, sha256: str | None, on_share: Callable[[float], None]) -> bool | None:
     """Tell whether a file has the hash that the cache, or else `sha256`, says; None if none does.
 
-    on_share: told which share was read, in [0, 1]; may raise to end it.
+    on_share: told which share was read, in [0, 1]; may raise to end it. Raises DownloadError.
     """
     if path.is_symlink():
         # Not what a chain of links ends at: the Hub's client may share files under other names.
         sha256 = _blob_of(path).name
     if sha256 is None or not HASH.fullmatch(sha256):
         return None
-    with path.open("rb", buffering=0) as stream:
-        size_bytes = os.fstat(stream.fileno()).st_size
-        hasher = new_hasher(sha256, size_bytes)
-        while piece := stream.read(READ_BYTES):
-            hasher.update(piece)
-            on_share(stream.tell() / size_bytes)
+    try:
+        with path.open("rb", buffering=0) as stream:
+            size_bytes = os.fstat(stream.fileno()).st_size
+            hasher = new_hasher(sha256, size_bytes)
+            while piece := stream.read(READ_BYTES):
+                hasher.update(piece)
+                on_share(stream.tell() / size_bytes)
+    except OSError as error:
+        raise DownloadError(
+            f"{path} cannot be read: {error.strerror}; make it readable, or remove it"
+        ) from error
     return bool(hasher.hexdigest() == sha256)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,6 @@ from pathlib import Path
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpx2
-from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -24,15 +24,23 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported, but not in __all__
-    build_hf_headers,
-    get_session,
-    hf_raise_for_status,
-)
 
 from metasd_local import __version__
 from metasd_local.errors import DownloadError, Unavailable
 from metasd_local.hub.cache import COMMIT, HASH, repository_folder
+
+try:
+    from huggingface_hub import constants
+    from huggingface_hub.hf_api import HfApi
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported, not in __all__
+        build_hf_headers,
+        get_session,
+        hf_raise_for_status,
+    )
+except ValueError as error:  # of the environment
+    raise DownloadError(
+        f"huggingface_hub cannot start ({error}); correct or unset the variable HF_… it means"
+    ) from None
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 """Where HF_ENDPOINT is set, but empty."""
@@ -66,13 +74,13 @@ class RemoteFile:
     @property
     def here_bytes(self) -> int:
         """Return how many bytes need not be fetched again."""
-        sizes = [path.stat().st_size for path in (self.path, self.part) if path.is_file()]
+        sizes = [path.stat().st_size for path in (self.path, self.part) if os.path.isfile(path)]
         return max((size for size in sizes if size <= self.size_bytes), default=0)
 
     @property
     def is_here(self) -> bool:
         """Tell whether the checked bytes are there, cut short by nobody."""
-        return self.path.is_file() and self.path.stat().st_size == self.size_bytes
+        return os.path.isfile(self.path) and self.path.stat().st_size == self.size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +102,40 @@ class Hub:
         # Or every session begins by asking the Hub which AI agents there are, to report one.
         constants.HF_HUB_DISABLE_TELEMETRY = True
         self.endpoint = (endpoint or constants.ENDPOINT or DEFAULT_ENDPOINT).rstrip("/")
-        self.host = urlsplit(self.endpoint).hostname or self.endpoint
+        try:
+            self.host = _origin(self.endpoint)[1] or self.endpoint
+        except ValueError:
+            raise self._no_address() from None
         self.patience = patience or Patience()
         self._timeout = httpx2.Timeout(
             self.patience.stall_s, connect=min(self.patience.stall_s, MOST_CONNECT_S)
         )
         self._has_answered = False
-        self._headers = build_hf_headers(
-            library_name="metasd_local",
-            library_version=__version__,
-            headers={"accept-encoding": "identity"},
-        )
+        try:
+            self._headers = build_hf_headers(
+                library_name="metasd_local",
+                library_version=__version__,
+                headers={"accept-encoding": "identity"},
+            )
+            self._headers["authorization"].encode("ascii")
+        except KeyError:
+            pass
+        except (OSError, ValueError) as error:
+            # Neither may be quoted: of what is no ASCII the error holds all.
+            reason = error.strerror if isinstance(error, OSError) else "not in ASCII"
+            raise DownloadError(
+                f"the access token cannot be used ({reason}); check HF_TOKEN and "
+                f"{constants.HF_TOKEN_PATH}"
+            ) from None
+        try:
+            get_session()
+        except (OSError, ImportError, ValueError) as error:
+            # A proxy's address may hold a password.
+            reason = type(error).__name__ if isinstance(error, ValueError) else str(error)
+            raise DownloadError(
+                f"no connection can be made ({reason}); check the variables ALL_PROXY, "
+                "HTTPS_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+            ) from None
 
     def files(self, repo: str, revision: str) -> dict[str, RemoteFile]:
         """Ask which files a repository holds, by name. Raise DownloadError."""
@@ -198,10 +229,7 @@ class Hub:
                 is_lasting=not self._has_answered,
             ) from None
         except (httpx2.UnsupportedProtocol, httpx2.InvalidURL):
-            raise DownloadError(
-                f"HF_ENDPOINT or a redirect is no address of the web (asked: {self.endpoint}); "
-                f"expected one such as {DEFAULT_ENDPOINT}"
-            ) from None
+            raise self._no_address() from None
         except httpx2.TimeoutException as error:
             raise Unavailable(
                 f"{error.request.url.host} sent nothing for {self.patience.stall_s:g} s"
@@ -213,6 +241,12 @@ class Hub:
                 f"{self.host} did not answer as the Hub does ({type(error).__name__}); is there a "
                 "login page of the network, or is HF_ENDPOINT wrong?"
             ) from None
+
+    def _no_address(self) -> DownloadError:
+        return DownloadError(
+            f"HF_ENDPOINT or a redirect is no address of the web (asked: {self.endpoint}); "
+            f"expected one such as {DEFAULT_ENDPOINT}"
+        )
 
     def _refused(self, response: httpx2.Response, repo: str) -> DownloadError:
         """Return the error for a status that says no."""

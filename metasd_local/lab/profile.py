@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
@@ -88,7 +89,7 @@ def find_profile(text: str) -> Profile:
     Raises UsageError and ConfigError.
     """
     if text.endswith(".toml"):
-        return read_profile(Path(text).expanduser())
+        return read_profile(Path(os.path.expanduser(text)))
     with resources.as_file(resources.files("metasd_local")) as root:
         shipped = {path.stem: path for path in sorted(root.glob("lab/profiles/*.toml"))}
         if text not in shipped:

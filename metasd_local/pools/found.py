@@ -74,7 +74,7 @@ def find_models(environment: Mapping[str, str], cache: Path) -> list[FoundModel]
         *_plain_files(home / ".cache/lm-studio/models", "LM Studio"),
         *_ollama_files(ollama),
     ]
-    found = {path.resolve(): (path, tool, name) for path, tool, name in reversed(files)}
+    found = {os.path.realpath(path): (path, tool, name) for path, tool, name in reversed(files)}
     return sorted((_look_at(*each) for each in found.values()), key=lambda m: (m.tool, m.name))
 
 

@@ -103,7 +103,7 @@ def named_model(text: str) -> Source | None:
     A path ends with .gguf, or there is such a file. Raises ModelError where a repository is not
     here, and UsageError where it has several models that could be meant.
     """
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if os.path.isfile(path):
         return path.absolute()
     found = find_cached(text)

@@ -151,6 +151,8 @@ def test_a_hub_that_never_answered_is_not_waited_for(hub: HubServer) -> None:
         ("http://127.0.0.1:9", r"cannot be reached \(.+\); check the network"),
         ("nonsense", "expected one such as https://"),
         ("ftp://127.0.0.1", "expected one such as https://"),
+        ("http://[::1", "expected one such as https://"),
+        ("http://127.0.0.1:99999", "expected one such as https://"),
     ):
         with pytest.raises(DownloadError, match=text) as caught:
             fetch(endpoint, FILE, HubFile("user/other", NAME))
@@ -360,6 +362,8 @@ def test_damage_in_the_cache_is_found_and_repaired(hub: HubServer) -> None:
     assert is_sound(path, None, ignore)
     path.resolve().write_bytes(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]))
     assert is_sound(path, None, ignore) is False
+    with pytest.raises(DownloadError, match="mem cannot be read: "):
+        is_sound(Path("/proc/self/mem"), sha256(CONTENT), ignore)
     discard(path)
     fetch(hub.endpoint, FILE)
     assert is_complete()

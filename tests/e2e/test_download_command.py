@@ -17,7 +17,7 @@ from huggingface_hub.utils import close_session  # type: ignore[attr-defined]
 
 from metasd_local.hub.cache import cache_folder, find_local
 from metasd_local.hub.repository import HubFile
-from tests.command import metasd_here
+from tests.command import metasd, metasd_here
 from tests.hub_server import REPO, Fault, HubServer, running_hub
 from tests.tiny_gguf import write_tiny_gguf
 
@@ -118,6 +118,32 @@ def test_what_cannot_be_downloaded_is_wrong_usage(hub: HubServer) -> None:
     """Pools that are here anyway, and names of nothing."""
     for words in (["starter"], ["mnie"], ["mine", "other"], ["https://hub.co/user/repo"], ["./x"]):
         assert metasd_here("download", *words).returncode == 2
+    assert not hub.calls
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1", "no connection can be made"),
+        ("ALL_PROXY", "odd://user:secret@host", "no connection can be made"),
+        ("SSL_CERT_FILE", "/none", "no connection can be made"),
+        ("HF_TOKEN", "hf_secrét", "the access token cannot be used (not in ASCII)"),
+        ("HF_TOKEN_PATH", "/", "the access token cannot be used (Is a directory)"),
+        ("HF_ENDPOINT", "http://[::1", "huggingface_hub cannot start"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "x", "huggingface_hub cannot start"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_no_secret(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, variable: str, text: str, message: str
+) -> None:
+    """What the Hub's client says of its own variables, it says when it is imported."""
+    monkeypatch.setenv(variable, text)
+    run = metasd if variable.startswith("HF_") else metasd_here
+    finished = run("download", REPO)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith(f"metasd: {message}")
+    assert finished.stderr.count("\n") == 1
+    assert "secr" not in finished.stderr
     assert not hub.calls
 
 

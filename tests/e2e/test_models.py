@@ -208,6 +208,10 @@ def test_a_folder_linked_out_of_the_cache_is_not_touched(hub: Path, home: Path) 
         (("add", "x"), "--target FILE"),
         (("add", "x", "--target", "none.gguf"), "there is no file 'none.gguf'"),
         (("add", "x", "--target", "a/../../b.gguf"), "there is no file"),
+        (("add", "x", "--target", "~no-user/x"), "there is no file '~no-user/x'"),
+        (("add", "x", "--target", "/proc/self/mem"), "/proc/self/mem: cannot be read"),
+        (("run", "hello", "--drafters", "~no-user/x"), "found '~no-user/x', expected the path"),
+        (("lab", "emulate", "~no-user/x.toml"), "x.toml: cannot be read"),
         (("add", "x", "--target", __file__), "test_models.py is no GGUF file"),
         (("add", "x", "--target", "user/big/big.gguf", "--drafter", "no"), "there is no file 'no'"),
         (("add", "starter", "--target", "user/big/big.gguf"), "named 'starter' already"),
@@ -232,6 +236,7 @@ def test_what_is_not_here_is_named_with_what_to_do(home: Path) -> None:
         for text, advice in {
             "none.gguf": "none.gguf is not a file; expected a GGUF file: check the path",
             "user/none:Q8_0": "to fetch it, type: metasd download user/none:Q8_0",
+            "~no-user/x.gguf": "/x.gguf is not a file; expected a GGUF file: check the path",
             f"{'x' * 300}.gguf": "xxx.gguf is not a file; expected a GGUF file: check the path",
         }.items():
             finished = metasd_here(command, text)

@@ -233,6 +233,14 @@ def test_a_generation_that_fails_keeps_what_was_said() -> None:
     assert shell.pool.is_closed
 
 
+def test_a_fault_nobody_foresaw_is_one_line() -> None:
+    """Exit status 1; the traceback is for the log."""
+    shell = Shell(ScriptedSession([TextPiece("so far"), RuntimeError("odd")]))
+    assert shell.run("run", "x") == FAILED
+    assert shell.err.startswith("metasd: unexpected RuntimeError: odd; ")
+    assert shell.err.count("\n") == 1
+
+
 def test_loading_shows_progress_on_a_terminal_and_erases_it() -> None:
     """One line, gone before the answer begins; a pipe sees none of it."""
 

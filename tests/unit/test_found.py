@@ -49,10 +49,12 @@ def test_every_tool_and_every_pair_is_found(home: Path) -> None:
         path = home / ".lmstudio/models/user/repo" / f"{name}.gguf"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    (home / ".lmstudio/models/loop.gguf").symlink_to("loop.gguf")
     found = find_models({}, home / "hub")
     assert [(model.tool, model.name, bool(model.problem)) for model in found] == [
         ("Hugging Face", "user/repo/sub/big.gguf", False),
         ("Hugging Face", "user/repo/wide.gguf", False),
+        ("LM Studio", "loop.gguf", True),
         ("LM Studio", "user/repo/cut.gguf", True),
         ("LM Studio", "user/repo/shifted.gguf", False),
         ("LM Studio", "user/repo/small.gguf", False),
