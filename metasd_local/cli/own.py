@@ -23,7 +23,7 @@ from metasd_local.pools.catalogue import (
     read_catalogue,
 )
 from metasd_local.pools.own import append_pool, remove_pool
-from metasd_local.pools.removal import plan_removal, remove
+from metasd_local.pools.removal import Removal, find_unfinished, plan_removal, remove
 from metasd_local.protocols import NGRAM, PLAIN
 from metasd_local.text import size_text
 
@@ -61,34 +61,38 @@ def add(options: Options, request: Request, around: Surroundings) -> int:
 
 def rm(options: Options, request: Request, around: Surroundings) -> int:
     """Remove a pool's files from the cache, and the pool if it is the user's own."""
+    (text,) = request.words
     catalogue = read_catalogue(around.environment)
-    pool = existing_pool(request.words[0], catalogue)
-    removal = plan_removal(pool, catalogue)
     own = models_path(around.environment)
-    is_own = pool.defined_in == own
-    output = around.output
-    for path in removal.paths:
-        size = size_text(path.stat().st_size) if os.path.isfile(path) else "broken"
-        output.line(f"  {size:>7}  {path}")
-    for path, reason in removal.kept.items():
-        output.line(f"    stays  {path} ({reason})")
+    removal, is_own = Removal(() if text in catalogue else find_unfinished(text), {}), False
+    if not removal.paths:
+        pool = existing_pool(text, catalogue)
+        removal, is_own = plan_removal(pool, catalogue), pool.defined_in == own
     num_paths = len(removal.paths)
     parts = [f"{num_paths} file{'' if num_paths == 1 else 's'}"] if num_paths else []
-    parts += [f"[pool.{pool.name}] of {own}"] if is_own else []
-    what = " and ".join(parts) or "nothing: no file of it is in the cache"
+    parts += [f"[pool.{text}] of {own}"] if is_own else []
+    reasons = ", ".join(dict.fromkeys(removal.kept.values()))
+    why = f"its files are {reasons}" if reasons else "no file of it is in the cache"
+    what = " and ".join(parts) or f"nothing: {why}"
+    if parts and not (options.json and options.yes):
+        for path in removal.paths:
+            size = size_text(path.stat().st_size) if os.path.isfile(path) else "broken"
+            around.output.line(f"  {size:>7}  {path}")
+        for path, reason in removal.kept.items():
+            around.output.line(f"    stays  {path} ({reason})")
     is_agreed = not parts or bool(options.yes) or _asks(f"Remove {what}? [y/N] ", around)
-    freed_bytes = remove(removal) if is_agreed else 0
     if is_agreed and is_own:
-        remove_pool(own, pool.name)
+        remove_pool(own, text)  # may be impossible, with which nothing else must be gone
+    freed_bytes = remove(removal) if is_agreed else 0
     document = {
         "removed": [str(path) for path in removal.paths if not os.path.lexists(path)],
         "freed_bytes": freed_bytes,
-        "kept": [{"path": str(path), "reason": why} for path, why in removal.kept.items()],
+        "kept": [{"path": str(path), "reason": reason} for path, reason in removal.kept.items()],
         "entry_removed": is_agreed and is_own,
     }
     freed = f", {size_text(freed_bytes)}" if num_paths else ""
     line = f"removed {what}{freed}" if is_agreed else "nothing was removed"
-    output.report(document, [line], as_json=options.json)
+    around.output.report(document, [line], as_json=options.json)
     return DONE if is_agreed else FAILED
 
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from metasd_local.download.transfer import persist
 from metasd_local.errors import Cancelled, DownloadError, MetasdError, Unavailable
-from metasd_local.hub.cache import cache_folder, find_cached, find_local, repository_folder
+from metasd_local.hub.cache import cache_folder, find_cached, find_local, find_parts
 from metasd_local.hub.remote import Hub, RemoteFile
 from metasd_local.hub.repository import HubFile, choose_model, is_inside, is_model, parse_repository
 from metasd_local.model_files import part_names, size_of_parts
@@ -36,7 +36,7 @@ class DownloadPlan:
     files: tuple[RemoteFile, ...] = ()
     """Of the missing models; several where a model is split."""
     stale: tuple[Path, ...] = ()
-    """Parts of what the repositories no longer have."""
+    """Parts of what had the names of the files before."""
     problems: tuple[str, ...] = ()
     """Why other models cannot be fetched."""
     free_bytes: int = 0
@@ -102,7 +102,7 @@ def plan_download(
         tuple(missing),
         hub=hub,
         files=tuple(dict.fromkeys(files)),
-        stale=tuple(_stale_parts(repositories)),
+        stale=tuple(_stale_parts(files)),
         problems=tuple(map(str, problems)),
         free_bytes=free_bytes(cache_folder()),
     )
@@ -156,10 +156,8 @@ def _announced(model: HubFile, known: _Files) -> list[RemoteFile]:
     return files
 
 
-def _stale_parts(repositories: Mapping[tuple[str, str], _Files]) -> Iterator[Path]:
-    """Yield the parts of what the repositories, by name and revision, no longer have."""
-    known = {file.blob for files in repositories.values() for file in files.values()}
-    for repo in {repo for repo, _ in repositories}:
-        for part in (repository_folder(repo) / "blobs").glob("*.part"):
-            if part.stem not in known:
-                yield part
+def _stale_parts(files: Sequence[RemoteFile]) -> Iterator[Path]:
+    """Yield the parts of what had the names of the files before."""
+    known = {file.part for file in files}
+    for file in files:
+        yield from (part for part in find_parts(file.repo, [file.name]) if part not in known)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,18 @@ def lock_path(blob: Path) -> Path:
     """Return the file that whoever fetches a blob locks, `hf` too."""
     folder = blob.parents[1]
     return folder.parent / ".locks" / folder.name / f"{blob.name}.lock"
+
+
+def part_suffix(name: str) -> str:
+    """Return what follows a blob's hash where it stands for what came so far of a file."""
+    return f".{hashlib.sha256(name.encode()).hexdigest()[:16]}.part"
+
+
+def find_parts(repo: str, names: Iterable[str] = ()) -> list[Path]:
+    """Return what came so far of files that a repository had by these names; by any if none."""
+    suffixes = tuple(map(part_suffix, names)) or (".part",)
+    blobs = repository_folder(repo) / "blobs"
+    return [path for path in sorted(blobs.glob("*.part")) if path.name.endswith(suffixes)]
 
 
 def find_local(file: HubFile) -> Path | None:
@@ -153,7 +165,7 @@ def remove_part(part: Path) -> None:
 
     with (
         contextlib.suppress(filelock.Timeout),
-        filelock.FileLock(lock_path(part.with_suffix("")), blocking=False),
+        filelock.FileLock(lock_path(part.with_name(part.name.partition(".")[0])), blocking=False),
     ):
         part.unlink()
 

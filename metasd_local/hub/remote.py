@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 
 from metasd_local import __version__
 from metasd_local.errors import DownloadError, Unavailable
-from metasd_local.hub.cache import COMMIT, HASH, repository_folder
+from metasd_local.hub.cache import COMMIT, HASH, part_suffix, repository_folder
 
 try:
     from huggingface_hub import constants
@@ -69,7 +69,7 @@ class RemoteFile:
     @property
     def part(self) -> Path:
         """Return the path of the bytes that came so far; the same in every session."""
-        return self.path.with_name(f"{self.blob}.part")
+        return self.path.with_name(f"{self.blob}{part_suffix(self.name)}")
 
     @property
     def here_bytes(self) -> int:

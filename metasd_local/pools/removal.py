@@ -7,11 +7,18 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from os.path import realpath
 from pathlib import Path
 
 from metasd_local.errors import ModelError
-from metasd_local.hub.cache import cache_folder, remove_part, repository_folder
-from metasd_local.hub.repository import HubFile
+from metasd_local.hub.cache import (
+    cache_folder,
+    find_cached,
+    find_parts,
+    remove_part,
+    repository_folder,
+)
+from metasd_local.hub.repository import HubFile, parse_repository
 from metasd_local.model_files import part_names, part_paths
 from metasd_local.pools.catalogue import Catalogue, Pool
 from metasd_local.pools.local import find_source
@@ -34,7 +41,7 @@ def plan_removal(pool: Pool, catalogue: Catalogue) -> Removal:
     """
     others = {
         other.name: {
-            part.resolve()
+            realpath(part)
             for path in map(find_source, other.sources)
             if path
             for part in part_paths(path)
@@ -49,13 +56,21 @@ def plan_removal(pool: Pool, catalogue: Catalogue) -> Removal:
             kept |= {source: "given by path"} if os.path.isfile(source) else {}
             continue
         for path in _links(source):
-            sharing = [name for name, files in others.items() if path.resolve() in files]
+            sharing = [name for name, files in others.items() if realpath(path) in files]
             if sharing:
                 kept[path] = f"also in {', '.join(sharing)}"
             else:
                 going[path] = None
-        going |= dict.fromkeys((repository_folder(source.repo) / "blobs").glob("*.part"))
+        going |= dict.fromkeys(find_parts(source.repo, part_names(source.name)))
     return Removal(tuple(going), kept)
+
+
+def find_unfinished(text: str) -> tuple[Path, ...]:
+    """Return what came so far of user/repo or user/repo/file.gguf, of which no model is here."""
+    asked = parse_repository(text)
+    if asked is None or asked.quantisation or find_cached(text):
+        return ()
+    return tuple(find_parts(asked.repo, part_names(asked.name) if asked.name else ()))
 
 
 def remove(removal: Removal) -> int:
@@ -63,7 +78,7 @@ def remove(removal: Removal) -> int:
 
     What somebody is fetching just now stays. Raises ModelError.
     """
-    sizes = {path.resolve(): path.stat().st_size for path in removal.paths if os.path.exists(path)}
+    sizes = {realpath(path): path.stat().st_size for path in removal.paths if os.path.exists(path)}
     for path in removal.paths:
         repository, place, commit, *_ = path.relative_to(cache_folder()).parts
         folder = cache_folder() / repository
@@ -87,16 +102,18 @@ def _links(file: HubFile) -> Iterator[Path]:
     for snapshot in sorted((folder / "snapshots").glob("*")):
         for name in part_names(file.name):
             path = snapshot / name
-            if os.path.lexists(path) and path.parent.resolve().is_relative_to(folder.resolve()):
+            if os.path.lexists(path) and Path(realpath(path.parent)).is_relative_to(
+                realpath(folder)
+            ):
                 yield path
 
 
 def _remove(path: Path, folder: Path, commit: str) -> None:
-    blob, snapshots = path.resolve(), folder / "snapshots"
+    blob, snapshots = realpath(path), folder / "snapshots"
     path.unlink()
-    is_ours = blob.parent == (folder / "blobs").resolve()
-    if is_ours and not any(other.resolve() == blob for other in snapshots.rglob("*")):
-        blob.unlink(missing_ok=True)
+    is_ours = os.path.dirname(blob) == realpath(folder / "blobs")
+    if is_ours and not any(realpath(other) == blob for other in snapshots.rglob("*")):
+        Path(blob).unlink(missing_ok=True)
     # The first folder in which something is left ends it.
     for parent in path.parents:
         if parent == snapshots:

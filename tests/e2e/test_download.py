@@ -25,7 +25,14 @@ from metasd_local.download.fetch import (
 from metasd_local.download.plan import plan_download
 from metasd_local.download.transfer import WRITE_BYTES
 from metasd_local.errors import Cancelled, DownloadError, UsageError
-from metasd_local.hub.cache import cache_folder, discard, find_local, is_sound, repository_folder
+from metasd_local.hub.cache import (
+    cache_folder,
+    discard,
+    find_local,
+    is_sound,
+    part_suffix,
+    repository_folder,
+)
 from metasd_local.hub.remote import Hub, Patience
 from metasd_local.hub.repository import HubFile
 from tests.hub_client import QUICK, fetch, start_fetch
@@ -34,6 +41,7 @@ from tests.hub_server import REPO, Asked, Fault, HubServer, running_hub, sha256
 NAME = "m-Q4_K_M.gguf"
 FILE = HubFile(REPO, NAME)
 CONTENT = random.Random(1).randbytes(300_000)
+PART = f"{sha256(CONTENT)}{part_suffix(NAME)}"
 
 
 @pytest.fixture
@@ -100,7 +108,7 @@ def test_a_complete_part_needs_no_byte(hub: HubServer) -> None:
     """It was killed between the last byte and the new name."""
     folder = repository_folder(REPO) / "blobs"
     folder.mkdir(parents=True)
-    (folder / f"{sha256(CONTENT)}.part").write_bytes(CONTENT)
+    (folder / PART).write_bytes(CONTENT)
     fetch(hub.endpoint, FILE)
     assert not hub.asked
     assert is_complete()
@@ -178,14 +186,14 @@ def test_a_damaged_part_is_noticed(hub: HubServer) -> None:
     """As after a power cut; it is as long as it should be but holds zeros."""
     folder = repository_folder(REPO) / "blobs"
     folder.mkdir(parents=True)
-    (folder / f"{sha256(CONTENT)}.part").write_bytes(bytes(5000))
+    (folder / PART).write_bytes(bytes(5000))
     assert "wrong checksum" in failures(fetch(hub.endpoint, FILE))[0]
     fetch(hub.endpoint, FILE)
     assert is_complete()
 
 
 def test_another_file_under_the_same_name_starts_anew(hub: HubServer) -> None:
-    """Between two runs: the old part goes. In a run: nothing of the new file is mixed in."""
+    """Between two runs: the old part of that name goes. In a run: nothing new is mixed in."""
     hub.faults.extend([Fault(cut_at=1000), Fault(status=404)])
     assert failures(fetch(hub.endpoint, FILE))
     assert len(parts()) == 1
@@ -193,8 +201,12 @@ def test_another_file_under_the_same_name_starts_anew(hub: HubServer) -> None:
     hub.files[REPO][NAME] = new
     hub.faults.append(Fault(wrong_etag=True))
     assert "was replaced" in failures(fetch(hub.endpoint, FILE))[0]
+    other = repository_folder(REPO) / f"blobs/{'a' * 64}{part_suffix('other.gguf')}"
+    other.touch()
     fetch(hub.endpoint, FILE)
     assert hub.asked[-1].start == 0
+    assert parts() == [other]
+    other.unlink()
     assert is_complete(content=new)
 
 
@@ -409,7 +421,8 @@ def fetch_until_done(hub: HubServer, seed: int) -> None:
     name = f"r{seed}-F16.gguf"
     hub.files[REPO] = {name: content}
     blobs = repository_folder(REPO) / "blobs"
-    part, final = blobs / f"{sha256(content)}.part", blobs / sha256(content)
+    part = blobs / f"{sha256(content)}{part_suffix(name)}"
+    final = blobs / sha256(content)
     early: list[tuple[int, int]] = []
     left_bytes = 0
     reached, is_killed = Event(), Event()

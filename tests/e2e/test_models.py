@@ -14,7 +14,7 @@ import pytest
 
 from metasd_local.cli import main
 from metasd_local.cli.surroundings import FAILED, WRONG_USAGE, process_surroundings
-from metasd_local.hub.cache import lock_path
+from metasd_local.hub.cache import lock_path, part_suffix
 from tests.command import metasd_here
 from tests.hub_cache import COMMIT, put_in_cache
 from tests.scripted_session import Terminal
@@ -50,6 +50,7 @@ def hub(home: Path) -> Path:
 def result(*arguments: str) -> Any:
     finished = metasd_here(*arguments, "--json")
     assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
     return json.loads(finished.stdout)
 
 
@@ -121,6 +122,18 @@ def test_a_pool_is_added_shown_used_and_removed(hub: Path, home: Path) -> None:
     assert result("ls")["default"] == "starter"
 
 
+def test_a_pool_that_cannot_be_taken_out_keeps_its_files(hub: Path, home: Path) -> None:
+    """Nothing goes before that is sure."""
+    own = home / "config/metasd/models.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text('pool.mine.target = { repo = "user/big", file = "big.gguf" }\n')
+    before = files_in(hub)
+    finished = metasd_here("rm", "mine", "--yes")
+    assert finished.returncode == WRONG_USAGE
+    assert finished.stderr.endswith("change it by hand\n")
+    assert files_in(hub) == before
+
+
 def test_files_that_other_pools_use_stay(hub: Path) -> None:
     """As long as the target of such a pool is here."""
     add("one", "user/big/big.gguf", "user/small/sub/code.gguf")
@@ -150,21 +163,24 @@ def test_a_file_is_removed_in_every_revision_and_its_blob_with_the_last_name(hub
 
 
 def test_what_came_of_an_unfinished_download_goes_too(hub: Path) -> None:
-    """Unless it is being fetched just now, which its lock tells."""
+    """Of the names that are removed alone, and unless its lock tells that it is being fetched."""
     blobs = hub / "models--user--new/blobs"
-    parts = [blobs / f"{digit * 64}.part" for digit in "ab"]
     blobs.mkdir(parents=True)
-    for part in parts:
+    new, other = (
+        [blobs / f"{digit * 64}{part_suffix(name)}" for digit in "ab"]
+        for name in ("new.gguf", "other.gguf")
+    )
+    for part in (*new, *other):
         part.write_bytes(bytes(1000))
     add("new", "user/new/new.gguf")
-    lock = lock_path(parts[0].with_suffix(""))
+    lock = lock_path(blobs / ("a" * 64))
     lock.parent.mkdir(parents=True)
     with filelock.FileLock(lock):
         removed = result("rm", "new", "--yes")
-    assert (removed["removed"], removed["freed_bytes"]) == ([str(parts[1])], 1000)
-    assert files_in(blobs) == {parts[0].name}
-    add("new", "user/new/new.gguf")
-    result("rm", "new", "--yes")
+    assert (removed["removed"], removed["freed_bytes"]) == ([str(new[1])], 1000)
+    assert result("rm", "user/new/new.gguf", "--yes")["removed"] == [str(new[0])]
+    assert "download user/new:Q8_0" in metasd_here("rm", "user/new:Q8_0", "--yes").stderr
+    assert result("rm", "user/new", "--yes")["removed"] == [str(part) for part in other]
     assert not blobs.parent.exists()
 
 
@@ -183,7 +199,11 @@ def test_removing_asks_on_a_terminal(hub: Path, answer: str, *, is_removed: bool
     refused = metasd_here("rm", "user/small/sub/code.gguf")
     assert refused.returncode == WRONG_USAGE
     assert "--yes" in refused.stderr
-    assert metasd_here("rm", "starter").stdout.startswith("removed nothing")
+    nothing = metasd_here("rm", "starter")
+    assert (nothing.stdout, nothing.stderr) == (
+        "removed nothing: its files are given by path\n",
+        "",
+    )
 
 
 def test_a_folder_linked_out_of_the_cache_is_not_touched(hub: Path, home: Path) -> None:
@@ -193,6 +213,9 @@ def test_a_folder_linked_out_of_the_cache_is_not_touched(hub: Path, home: Path) 
     (outside / "a.gguf").write_bytes(b"x")
     (hub / f"models--user--big/snapshots/{COMMIT}/out").symlink_to(outside)
     (hub / f"models--user--big/snapshots/{COMMIT}/blob.gguf").symlink_to(outside / "a.gguf")
+    (hub / f"models--user--big/snapshots/{COMMIT}/loop.gguf").symlink_to("loop.gguf")
+    add("loop", "user/big/loop.gguf")
+    assert len(result("rm", "loop", "--yes")["removed"]) == 1
     for name in ("out/a.gguf", "blob.gguf"):
         result("rm", f"user/big/{name}", "--yes")
     assert (outside / "a.gguf").read_bytes() == b"x"
