@@ -31,7 +31,7 @@ def fetch(
     """Plan and fetch, and return what was told."""
     hub = Hub(endpoint, patience)
     stop = stop or Event()
-    plan = plan_download(wanted, lambda: hub, stop)
+    plan = plan_download(wanted, lambda _: hub, stop)
     return list(download(plan, stop))
 
 

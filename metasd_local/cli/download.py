@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from metasd_local.arguments import Request
 from metasd_local.cli.output import Output
@@ -29,22 +30,23 @@ def download_models(options: Options, request: Request, around: Surroundings) ->
     output = around.output
     json_lines = JsonLines(around.stdout) if options.json else None
     stop = threading.Event()
+    again = f"metasd download {'--verify ' if options.verify else ''}{text}"
 
-    def connect() -> Hub:
+    def connect(missing: Sequence[HubFile | str]) -> Hub:
         if options.offline or is_offline():
-            missing = ", ".join(str(each) for each in wanted if find_present(each) is None)
             raise DownloadError(
-                f"not on this machine: {missing}; the network is not asked because of --offline "
-                f"or HF_HUB_OFFLINE; without them, type: metasd download {text}"
+                f"missing or damaged: {', '.join(map(str, missing))}; the network is not asked "
+                f"because of --offline or HF_HUB_OFFLINE; without them, type: {again}"
             )
         hub = Hub()
         if not options.json:
             output.line(f"asking {hub.host}")
         return hub
 
-    if options.verify:
-        _verify(wanted, output)
-    plan = plan_download(wanted, connect, stop, on_note=output.message)
+    damaged = _find_damaged(wanted, output) if options.verify else {}
+    plan = plan_download(wanted, connect, stop, damaged=damaged, on_note=output.message)
+    for each in (each for paths in damaged.values() for each in paths):
+        discard(each)
     if json_lines:
         json_lines.show_plan(plan)
     else:
@@ -84,8 +86,9 @@ def _wanted(text: str, around: Surroundings) -> Sequence[HubFile | str]:
     return models
 
 
-def _verify(wanted: Sequence[HubFile | str], output: Output) -> None:
-    """Remove what is damaged, so that it is fetched again."""
+def _find_damaged(wanted: Sequence[HubFile | str], output: Output) -> dict[HubFile, list[Path]]:
+    """Hash what is here, and return the models of which something is damaged, and what."""
+    damaged = {}
     for each in wanted:
         model = find_present(each)
         path = find_local(model) if model else None
@@ -95,11 +98,11 @@ def _verify(wanted: Sequence[HubFile | str], output: Output) -> None:
             part: is_sound(part, model.sha256, partial(output.progress, f"checking {part.name}"))
             for part in part_paths(path)
         }
-        damaged = [part for part, verdict in verdicts.items() if verdict is False]
-        for part in damaged:
-            discard(part)
+        if wrong := [part for part, verdict in verdicts.items() if verdict is False]:
+            damaged[model] = wrong
         sound = "no checksum is known" if None in verdicts.values() else "no damage found"
-        output.line(f"{model}: {'damaged, removed' if damaged else sound}")
+        output.line(f"{model}: {'damaged, to be fetched again' if wrong else sound}")
+    return damaged
 
 
 def _show_plan(plan: DownloadPlan, output: Output) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from metasd_local.download.transfer import persist
 from metasd_local.errors import Cancelled, DownloadError, MetasdError, Unavailable
-from metasd_local.hub.cache import cache_folder, find_cached, find_local, find_parts
+from metasd_local.hub.cache import blob_hash, cache_folder, find_cached, find_local, find_parts
 from metasd_local.hub.remote import Hub, RemoteFile
 from metasd_local.hub.repository import HubFile, choose_model, is_inside, is_model, parse_repository
 from metasd_local.model_files import part_names, size_of_parts
@@ -56,24 +56,31 @@ def free_bytes(folder: Path) -> int:
 
 def plan_download(
     wanted: Sequence[HubFile | str],
-    connect: Callable[[], Hub],
+    connect: Callable[[Sequence[HubFile | str]], Hub],
     stop: threading.Event,
     *,
+    damaged: Collection[HubFile] = (),
     on_note: Callable[[str], None] = lambda _text: None,
     free_bytes: Callable[[Path], int] = free_bytes,
 ) -> DownloadPlan:
     """Find what is here, ask the Hub for the rest and check that it fits; fetch nothing.
 
     wanted: files, or texts such as user/repo[:QUANT].
-    connect: called only if something is missing; may raise DownloadError where it must not be.
+    connect: called with what is missing, if anything is; may raise DownloadError to forbid it.
+    damaged: what is missing although it is here.
     Raises: DownloadError or UsageError if nothing of it can be fetched; Cancelled.
     """
-    found = [find_present(each) for each in wanted]
-    present = [file for file in found if file]
-    absent = [each for each, file in zip(wanted, found, strict=True) if not file]
+    present: list[HubFile] = []
+    absent: list[HubFile | str] = []
+    for each in wanted:
+        file = find_present(each)
+        if file is None or file in damaged:
+            absent.append(file or each)
+        else:
+            present.append(file)
     if not absent:
         return DownloadPlan(tuple(present), ())
-    hub = connect()
+    hub = connect(absent)
     repositories: dict[tuple[str, str], _Files] = {}
 
     def ask(repo: str, revision: str) -> _Files:
@@ -89,13 +96,16 @@ def plan_download(
     for each in absent:
         try:
             model = each if isinstance(each, HubFile) else _choose(each, ask)
+            if model is not each and find_present(model):
+                present.append(model)
+                continue
             files += _announced(model, ask(model.repo, model.revision))
             missing.append(model)
         except (Unavailable, Cancelled):
             raise
         except MetasdError as error:
             problems.append(error)
-    if not missing:
+    if problems and not missing:
         raise problems[0]
     plan = DownloadPlan(
         tuple(present),
@@ -115,12 +125,12 @@ def plan_download(
 
 
 def find_present(wanted: HubFile | str) -> HubFile | None:
-    """Return the model if it is here in its announced size."""
-    file = find_cached(wanted) if isinstance(wanted, str) else wanted
+    """Return the model if it is here as it was announced; a text must name its quantisation."""
+    file = find_cached(wanted, is_exact=True) if isinstance(wanted, str) else wanted
     path = find_local(file) if file else None
     if file is None or path is None or file.size_bytes not in (None, size_of_parts(path)):
         return None
-    return file
+    return file if file.sha256 is None or blob_hash(path) in (None, file.sha256) else None
 
 
 def _choose(text: str, ask: Callable[[str, str], _Files]) -> HubFile:
@@ -135,10 +145,11 @@ def _announced(model: HubFile, known: _Files) -> list[RemoteFile]:
     """Return the files of a model as the Hub announces them. Raise DownloadError."""
     files = []
     for name in part_names(model.name):
-        if not is_inside(name):
+        if not is_inside(name) or max(len(each.encode()) for each in name.split("/")) > 255:
             raise DownloadError(
                 f"{model.repo} has a file named {name!r}; expected a relative path without `..`, "
-                "backslashes, colons and control characters; it is not downloaded"
+                "backslashes, colons and control characters, of names up to 255 bytes; it is not "
+                "downloaded"
             )
         found = known.get(name)
         if found is None:
@@ -153,6 +164,12 @@ def _announced(model: HubFile, known: _Files) -> list[RemoteFile]:
                 f"{model.sha256}; if that is intended, correct models.toml"
             )
         files.append(found)
+    size_bytes = sum(file.size_bytes for file in files)
+    if model.size_bytes not in (None, size_bytes):
+        raise DownloadError(
+            f"{model} is another file by now: it has {size_bytes:,} bytes, expected "
+            f"{model.size_bytes:,}; if that is intended, correct models.toml"
+        )
     return files
 
 

@@ -15,7 +15,7 @@ from typing import BinaryIO, TypeVar
 import filelock
 
 from metasd_local.errors import Cancelled, DownloadError, Unavailable
-from metasd_local.hub.cache import READ_BYTES, lock_path, new_hasher, publish
+from metasd_local.hub.cache import READ_BYTES, is_sound, lock_path, new_hasher, publish
 from metasd_local.hub.remote import Hub, Patience, RemoteFile
 
 WRITE_BYTES = 1 << 20
@@ -91,6 +91,8 @@ class Transfer:
         file = self._file
         try:
             with self._locked():
+                if file.is_here and is_sound(file.path, file.blob, self._look_on) is False:
+                    file.path.unlink()
                 if not file.is_here:
                     self._fetch()
                 self._on_bytes(file.size_bytes)
@@ -130,6 +132,11 @@ class Transfer:
     def _raise_if_stopped(self) -> None:
         if self._stop.is_set():
             raise Cancelled("the download was stopped")
+
+    def _look_on(self, share: float) -> None:
+        """Tell how much of what is here was hashed."""
+        self._on_bytes(round(share * self._file.size_bytes))
+        self._raise_if_stopped()
 
     def _fetch(self) -> None:
         """Complete and check the part, then rename it."""

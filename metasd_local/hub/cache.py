@@ -65,7 +65,7 @@ def find_parts(repo: str, names: Iterable[str] = ()) -> list[Path]:
 def find_local(file: HubFile) -> Path | None:
     """Return the path of a model in the cache, of its first part if all are there, else None.
 
-    A branch means the commit it was last seen at, or else any other that is here.
+    A branch means the commit it was last seen at; `main`, failing that, any other that is here.
     """
     for snapshot in _snapshots(file.repo, file.revision):
         paths = [snapshot / name for name in part_names(file.name)]
@@ -74,9 +74,10 @@ def find_local(file: HubFile) -> Path | None:
     return None
 
 
-def find_cached(text: str) -> HubFile | None:
+def find_cached(text: str, *, is_exact: bool = False) -> HubFile | None:
     """Return the model that `user/repo[:QUANT]` or `user/repo/file.gguf` names, if it is here.
 
+    is_exact: of the quantisation that would be downloaded alone, else as `matching_models`.
     Raises: UsageError where several models are here that could be meant.
     """
     asked = parse_repository(text)
@@ -90,9 +91,10 @@ def find_cached(text: str) -> HubFile | None:
             for path in snapshot.rglob("*.[gG][gG][uU][fF]")
             if os.path.isfile(path)
         }
-        if not matching_models(names, asked.quantisation):
+        found = matching_models(names, asked.quantisation, is_exact=is_exact)
+        if not found:
             return None
-        name = choose_model(asked.repo, names, asked.quantisation)
+        name = choose_model(asked.repo, found, asked.quantisation)
     file = HubFile(asked.repo, name)
     return file if find_local(file) else None
 
@@ -108,7 +110,7 @@ def _snapshots(repo: str, revision: str) -> Iterator[Path]:
             commit = ""
     if COMMIT.fullmatch(commit):
         yield folder / "snapshots" / commit
-    if commit != revision:
+    if revision == "main":
         try:
             others = [path for path in (folder / "snapshots").iterdir() if path.name != commit]
             others.sort(key=os.path.getmtime, reverse=True)
@@ -132,9 +134,8 @@ def is_sound(path: Path, sha256: str | None, on_share: Callable[[float], None]) 
     on_share: told which share was read, in [0, 1]; may raise to end it. Raises DownloadError.
     """
     if path.is_symlink():
-        # Not what a chain of links ends at: the Hub's client may share files under other names.
-        sha256 = _blob_of(path).name
-    if sha256 is None or not HASH.fullmatch(sha256):
+        sha256 = blob_hash(path)
+    if sha256 is None:
         return None
     try:
         with path.open("rb", buffering=0) as stream:
@@ -168,6 +169,13 @@ def remove_part(part: Path) -> None:
         filelock.FileLock(lock_path(part.with_name(part.name.partition(".")[0])), blocking=False),
     ):
         part.unlink()
+
+
+def blob_hash(path: Path) -> str | None:
+    """Return the hash that the cache says a file has; None if it says none."""
+    # Not what a chain of links ends at: the Hub's client may share files under other names.
+    name = _blob_of(path).name if path.is_symlink() else ""
+    return name if HASH.fullmatch(name) else None
 
 
 def _blob_of(link: Path) -> Path:

@@ -74,12 +74,14 @@ class RemoteFile:
     @property
     def here_bytes(self) -> int:
         """Return how many bytes need not be fetched again."""
-        sizes = [path.stat().st_size for path in (self.path, self.part) if os.path.isfile(path)]
-        return max((size for size in sizes if size <= self.size_bytes), default=0)
+        if self.is_here:
+            return self.size_bytes
+        part_bytes = self.part.stat().st_size if os.path.isfile(self.part) else 0
+        return part_bytes if part_bytes <= self.size_bytes else 0
 
     @property
     def is_here(self) -> bool:
-        """Tell whether the checked bytes are there, cut short by nobody."""
+        """Tell whether there are as many bytes as were checked once."""
         return os.path.isfile(self.path) and self.path.stat().st_size == self.size_bytes
 
 
@@ -170,7 +172,7 @@ class Hub:
         """
         label = f"{file.repo}/{file.name}"
         url = f"{self.endpoint}/{file.repo}/resolve/{file.commit}/{quote(file.name)}"
-        with self._translated(file.repo, file.commit):
+        with self._translated(file.repo, file.commit, label):
             for _ in range(MAX_REDIRECTS):
                 is_home = _origin(url) == _origin(self.endpoint)
                 headers = {
@@ -199,8 +201,11 @@ class Hub:
         raise DownloadError(f"{self.host} redirects {label} more than {MAX_REDIRECTS} times")
 
     @contextlib.contextmanager
-    def _translated(self, repo: str, revision: str) -> Iterator[None]:
-        """Raise what went wrong as an error of ours."""
+    def _translated(self, repo: str, revision: str, label: str = "") -> Iterator[None]:
+        """Raise what went wrong as an error of ours.
+
+        label: of the file that is asked for; none if it is the repository.
+        """
         try:
             yield
         except GatedRepoError:
@@ -216,11 +221,11 @@ class Hub:
         except RevisionNotFoundError:
             raise DownloadError(f"{repo} has no revision {revision!r}") from None
         except RemoteEntryNotFoundError:
-            raise DownloadError(f"a file of {repo} is gone; run the same command again") from None
+            raise DownloadError(f"{label or repo} is gone; run the same command again") from None
         except OfflineModeIsEnabled:
             raise DownloadError(f"{repo} is not asked for: HF_HUB_OFFLINE is set") from None
         except HfHubHTTPError as error:
-            raise self._refused(error.response, repo) from None
+            raise self._refused(error.response, repo, label) from None
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
             raise Unavailable(
                 f"{error.request.url.host} cannot be reached ({error or 'no answer'}); check the "
@@ -248,7 +253,7 @@ class Hub:
             f"expected one such as {DEFAULT_ENDPOINT}"
         )
 
-    def _refused(self, response: httpx2.Response, repo: str) -> DownloadError:
+    def _refused(self, response: httpx2.Response, repo: str, label: str) -> DownloadError:
         """Return the error for a status that says no."""
         status, host = response.status_code, response.url.host
         is_home = _origin(str(response.url)) == _origin(self.endpoint)
@@ -261,10 +266,10 @@ class Hub:
         if status in (401, 403, 408, 425, 429) or status >= 500:
             pause_s = _pause_s(response.headers.get("retry-after", ""))
             return Unavailable(f"{host} answered with status {status}", pause_s)
-        return DownloadError(
-            f"{host} answered with status {status} for {repo}; expected what the Hub answers: is "
-            "HF_ENDPOINT right?"
-        )
+        advice = "expected what the Hub answers: is HF_ENDPOINT right?"
+        if not is_home:
+            advice = "run the same command again, which asks for another address"
+        return DownloadError(f"{host} answered with status {status} for {label or repo}; {advice}")
 
 
 def _pause_s(text: str) -> float | None:

@@ -94,11 +94,18 @@ def quantisation_of(name: str) -> str | None:
     return None
 
 
-def matching_models(names: Iterable[str], quantisation: str | None) -> list[str]:
-    """Return the models of a quantisation; without one, those of the default, or else all."""
+def matching_models(
+    names: Iterable[str], quantisation: str | None, *, is_exact: bool = False
+) -> list[str]:
+    """Return the models of a quantisation; without one, those of the default, or else all.
+
+    is_exact: leave out variants of it, and do without "or else".
+    """
     models = {name: quantisation_of(name) or "" for name in sorted(names) if is_model(name)}
     wanted = (quantisation or DEFAULT_QUANTISATION).upper()
     exact = [name for name, tag in models.items() if tag == wanted]
+    if is_exact:
+        return exact
     found = exact or [name for name, tag in models.items() if tag.removeprefix("UD-") == wanted]
     return found or (list(models) if quantisation is None else [])
 

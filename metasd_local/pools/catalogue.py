@@ -21,7 +21,7 @@ from metasd_local.values import PATH, POSITIVE, SWITCH, TEXT, Kind, exactly, who
 
 DEFAULT_POOL = "starter"
 DEFAULT_DOWNLOAD = "qwen3"
-NAME_RULE = "a name of letters, digits and . + - _"
+NAME_RULE = f"a name of letters, digits and . + - _, not {NGRAM} or {PLAIN}"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"\w[\w.+-]*", re.ASCII)
 
@@ -116,7 +116,12 @@ def parse_catalogue(path: Path, root: Path) -> Catalogue:
 
 def is_pool_name(text: str) -> bool:
     """Tell whether a pool or a drafter can have this name."""
-    return bool(_NAME.fullmatch(text)) and not text.lower().endswith(".gguf")
+    is_free = text not in (NGRAM, PLAIN) and not text.lower().endswith(".gguf")
+    return is_free and _is_word(text)
+
+
+def _is_word(text: str) -> bool:
+    return bool(_NAME.fullmatch(text))
 
 
 def hub_file(text: str) -> HubFile | None:
@@ -133,17 +138,13 @@ _FILE = "path = … or repo = … and file = …"
 _HUB: Mapping[str, Kind] = {
     "repo": exactly("user/repo", str, lambda text: parse_repository(text) == RepositoryText(text)),
     "file": exactly("a .gguf file inside the repository, without `..`", str, _is_file),
-    "revision": exactly("a branch, a tag or a commit", str, is_pool_name),
+    "revision": exactly("a branch, a tag or a commit", str, _is_word),
     "size_bytes": whole(1),
     "sha256": exactly("64 hexadecimal digits", str, lambda text: bool(_SHA256.fullmatch(text))),
 }
 _MODEL: Mapping[str, Kind] = {"path": PATH, **_HUB}
 _DRAFTER: Mapping[str, Kind] = {
-    "name": exactly(
-        f"{NAME_RULE}, not {NGRAM} or {PLAIN}",
-        str,
-        lambda text: is_pool_name(text) and text not in (NGRAM, PLAIN),
-    ),
+    "name": exactly(NAME_RULE, str, is_pool_name),
     "domain": TEXT,
     "licence": TEXT,
     "unverified": TEXT,

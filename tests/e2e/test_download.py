@@ -182,6 +182,20 @@ def test_a_wrong_checksum_is_no_model(hub: HubServer, name: str) -> None:
     assert is_complete(name, hub.files[REPO][name])
 
 
+def test_a_damaged_blob_gets_no_name(hub: HubServer) -> None:
+    """As long as it should be, it is hashed all the same; a shorter one counts for nothing."""
+    folder = repository_folder(REPO) / "blobs"
+    folder.mkdir(parents=True)
+    (folder / sha256(CONTENT)).write_bytes(bytes(5000))
+    (folder / PART).write_bytes(CONTENT[:1000])
+    plan = plan_download([FILE], lambda _: Hub(hub.endpoint, QUICK), Event())
+    assert plan.missing_bytes == len(CONTENT) - 1000
+    (folder / PART).unlink()
+    (folder / sha256(CONTENT)).write_bytes(bytes(len(CONTENT)))
+    fetch(hub.endpoint, FILE)
+    assert is_complete()
+
+
 def test_a_damaged_part_is_noticed(hub: HubServer) -> None:
     """As after a power cut; it is as long as it should be but holds zeros."""
     folder = repository_folder(REPO) / "blobs"
@@ -214,15 +228,21 @@ def test_the_catalogues_checksum_counts_before_a_byte_comes(hub: HubServer) -> N
     """A repository that changed hands is not trusted."""
     with pytest.raises(DownloadError, match="another file by now"):
         fetch(hub.endpoint, HubFile(REPO, NAME, sha256="0" * 64))
-    fetch(hub.endpoint, HubFile(REPO, NAME, sha256=sha256(CONTENT)))
-    assert len(hub.asked) == 1
+    with pytest.raises(DownloadError, match="it has 300,000 bytes, expected 1;"):
+        fetch(hub.endpoint, HubFile(REPO, NAME, size_bytes=1))
+    assert not hub.asked
+    fetch(hub.endpoint, FILE)
+    new = hub.files[REPO][NAME] = CONTENT[::-1]
+    fetch(hub.endpoint, HubFile(REPO, NAME, sha256=sha256(new)))
+    assert len(hub.asked) == 2
+    assert is_complete(content=new)
 
 
 def test_a_download_that_does_not_fit_does_not_begin(hub: HubServer) -> None:
     """Refused by the plan."""
     with pytest.raises(DownloadError, match="300,000 bytes are to be fetched, but only 100,000"):
         plan_download(
-            [FILE], lambda: Hub(hub.endpoint, QUICK), Event(), free_bytes=lambda _: 100_000
+            [FILE], lambda _: Hub(hub.endpoint, QUICK), Event(), free_bytes=lambda _: 100_000
         )
     assert not hub.asked
 
@@ -273,6 +293,7 @@ def test_the_token_goes_to_the_endpoint_alone(
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     hub.faults.append(Fault(status=404))
     text = failures(fetch(hub.endpoint, FILE))[0]
+    assert f"status 404 for {FILE}; run the same command again" in text
     assert "secret" not in text
     fetch(hub.endpoint, FILE)
     assert is_complete()
@@ -298,11 +319,28 @@ def test_what_is_not_there_is_named_with_what_is(hub: HubServer) -> None:
         fetch(hub.endpoint, HubFile(REPO, NAME, revision="none"))
 
 
-def test_names_that_lead_out_of_the_cache_are_not_fetched(hub: HubServer) -> None:
+def test_another_quantisation_that_is_here_does_not_stand_for_the_one_asked_for(
+    hub: HubServer,
+) -> None:
+    """Nor do two make it ambiguous; without a tag only the Hub can tell, and it is here then."""
+    others = [f"m-{tag}.gguf" for tag in ("UD-Q4_K_M", "Q6_K", "Q8_0")]
+    hub.files[REPO] |= {name: name.encode() for name in others}
+    fetch(hub.endpoint, *(f"{REPO}/{name}" for name in others))
+    fetch(hub.endpoint, f"{REPO}:Q4_K_M")
+    assert is_complete()
+    hub.files["user/other"] = {"m.gguf": CONTENT}
+    fetch(hub.endpoint, "user/other")
+    assert fetch(hub.endpoint, "user/other") == []
+
+
+def test_names_that_lead_out_of_the_cache_or_fit_in_no_folder_are_not_fetched(
+    hub: HubServer,
+) -> None:
     """Whoever owns the repository chose them."""
-    hub.files[REPO]["../../x.gguf"] = CONTENT
-    with pytest.raises(DownloadError, match="expected a relative path"):
-        fetch(hub.endpoint, HubFile(REPO, "../../x.gguf"))
+    for name in ("../../x.gguf", f"{'é' * 126}.gguf"):
+        hub.files[REPO][name] = CONTENT
+        with pytest.raises(DownloadError, match="expected a relative path"):
+            fetch(hub.endpoint, HubFile(REPO, name))
     assert not hub.asked
 
 
@@ -327,7 +365,7 @@ def test_two_downloads_of_one_file_fetch_it_once(hub: HubServer) -> None:
 
     def second() -> None:
         client = Hub(hub.endpoint, QUICK)
-        plan = plan_download([FILE], lambda: client, Event())
+        plan = plan_download([FILE], lambda _: client, Event())
         for event in download(plan, Event()):
             events.append(event)
             if isinstance(event, FileNote):
@@ -354,7 +392,7 @@ def test_a_stopped_download_keeps_what_came(hub: HubServer) -> None:
     hub.faults.extend([Fault(cut_at=1000), Fault(stall=True)])
     hub.on_bytes = lambda asked: stop.set() if asked.start else None
     with pytest.raises(Cancelled):
-        list(download(plan_download([FILE], lambda: client, stop), stop))
+        list(download(plan_download([FILE], lambda _: client, stop), stop))
     assert [part.stat().st_size for part in parts()] == [1000]
     hub.ended.set()  # what waits for bytes may end
     fetch(hub.endpoint, FILE)

@@ -129,7 +129,6 @@ def test_what_cannot_be_downloaded_is_wrong_usage(hub: HubServer) -> None:
         ("SSL_CERT_FILE", "/none", "no connection can be made"),
         ("HF_TOKEN", "hf_secrét", "the access token cannot be used (not in ASCII)"),
         ("HF_TOKEN_PATH", "/", "the access token cannot be used (Is a directory)"),
-        ("HF_ENDPOINT", "http://[::1", "huggingface_hub cannot start"),
         ("HF_HUB_DOWNLOAD_TIMEOUT", "x", "huggingface_hub cannot start"),
     ],
 )
@@ -155,9 +154,15 @@ def test_verify_repairs_what_is_damaged(hub: HubServer) -> None:
     good = path.read_bytes()
     path.resolve().write_bytes(good[:-1])
     hub.asked.clear()
+    finished = metasd_here("download", "mine", "--verify", "--offline")
+    assert f"or damaged: {OTHER}/small.gguf; " in finished.stderr
+    assert finished.stderr.endswith("type: metasd download --verify mine\n")
+    hub.metadata_status.append(401)
+    assert metasd_here("download", "mine", "--verify").returncode == 1
+    assert path.read_bytes() == good[:-1]
     finished = metasd_here("download", "mine", "--verify")
     assert finished.returncode == 0
-    assert "small.gguf: damaged, removed" in finished.stderr
+    assert "small.gguf: damaged, to be fetched again" in finished.stderr
     assert "big-F32.gguf: no damage found" in finished.stderr
     assert [asked.name for asked in hub.asked] == ["small.gguf"]
     assert path.read_bytes() == good
@@ -197,7 +202,7 @@ from metasd_local.hub.remote import Hub
 hub = Hub()
 hub.files(sys.argv[1], "main")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-events = download(plan_download([sys.argv[1]], lambda: hub, Event()), Event())
+events = download(plan_download([sys.argv[1]], lambda _: hub, Event()), Event())
 assert any(isinstance(event, FileDone) for event in events)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """

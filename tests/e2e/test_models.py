@@ -239,6 +239,7 @@ def test_a_folder_linked_out_of_the_cache_is_not_touched(hub: Path, home: Path) 
         (("add", "x", "--target", "user/big/big.gguf", "--drafter", "no"), "there is no file 'no'"),
         (("add", "starter", "--target", "user/big/big.gguf"), "named 'starter' already"),
         (("add", "bench", "--target", "user/big/big.gguf"), "'bench' is a command"),
+        (("add", "ngram", "--target", "user/big/big.gguf"), "expected a name of letters"),
         (("add", "a b", "--target", "user/big/big.gguf"), "expected a name of letters"),
         (("add", "x", "--targt", "user/big/big.gguf"), "did you mean '--target'"),
         (("shw", "x"), "did you mean 'show'"),

@@ -138,6 +138,7 @@ def test_a_branch_is_where_it_was_last_seen_or_else_anything_that_is_here() -> N
         assert found is not None
         assert found.parent.name == commit
     assert find_local(HubFile(REPO, "old.gguf", revision=COMMITS[1])) is None
+    assert find_local(HubFile(REPO, "old.gguf", revision="v1")) is None
     assert find_local(HubFile("user/none", "old.gguf")) is None
 
 
