@@ -277,7 +277,9 @@ class Options:
         PATHS, "FILE", "a drafter, likewise; may be repeated", "", ("add",)
     )
     yes: bool | None = _option(SWITCH, "", "do not ask", "", ("rm",))
-    offline: bool | None = _option(SWITCH, "", "never ask the network", "", (*ANSWERS, "download"))
+    offline: bool | None = _option(
+        SWITCH, "", "never ask the network", "", (*MODELS, *CATALOGUE, "download")
+    )
     verify: bool | None = _option(
         SWITCH, "", "hash what is here, and fetch again what is damaged", "", ("download",)
     )

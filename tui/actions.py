@@ -125,7 +125,7 @@ def download(app: ChatApp, rest: str) -> None:
 
     app.desk.check_idle()
     pool = read_catalogue()[rest].name
-    download_outside(app, pool)
+    download_outside(app, pool, offline=bool(app.desk.options.offline))
     app.change_options(pool=pool)
 
 

@@ -35,9 +35,10 @@ def edit_outside(app: App[Any], text: str) -> str:
     return edited.rstrip("\n")
 
 
-def download_outside(app: App[Any], pool: str) -> None:
+def download_outside(app: App[Any], pool: str, *, offline: bool) -> None:
     """Fetch a pool, with its progress on the bare terminal; raise MetasdError if it fails."""
-    status = _run(app, [sys.executable, "-m", "metasd_local", "download", pool])
+    words = ["download", pool, *(["--offline"] if offline else [])]
+    status = _run(app, [sys.executable, "-m", "metasd_local", *words])
     if status:
         raise MetasdError(f"nothing is opened; to see why, leave and type: metasd download {pool}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -101,6 +102,9 @@ class Hub:
     """The Hub or a mirror of it; safe to use from several threads."""
 
     def __init__(self, endpoint: str | None = None, patience: Patience | None = None) -> None:
+        for name in ("httpx2", "httpcore2", "huggingface_hub"):
+            # Or they tell every log signed addresses and headers.
+            logging.getLogger(name).setLevel(logging.WARNING)
         # Or every session begins by asking the Hub which AI agents there are, to report one.
         constants.HF_HUB_DISABLE_TELEMETRY = True
         self.endpoint = (endpoint or constants.ENDPOINT or DEFAULT_ENDPOINT).rstrip("/")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
@@ -278,9 +280,10 @@ def test_a_full_disk_keeps_what_came(hub: HubServer, monkeypatch: pytest.MonkeyP
 
 
 def test_the_token_goes_to_the_endpoint_alone(
-    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not along the redirect, nor into a message."""
+    """Not along the redirect, nor into a message or a log; nor does what signs an address."""
+    caplog.set_level(logging.DEBUG)
     hub.gated, hub.token = True, "hf_secret"
     with pytest.raises(DownloadError, match="no repository user/none"):
         fetch(hub.endpoint, "user/none/x.gguf")
@@ -305,6 +308,7 @@ def test_the_token_goes_to_the_endpoint_alone(
     for asked in hub.asked:
         assert "authorization" not in {name.lower() for name in asked.headers}
         assert "secret" not in str(asked.headers)
+    assert not re.search("secret|hf_wrong", caplog.text)
 
 
 def test_what_is_not_there_is_named_with_what_is(hub: HubServer) -> None:

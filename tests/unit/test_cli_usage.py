@@ -15,7 +15,7 @@ import pytest
 from metasd_local import __version__
 from metasd_local.arguments import COMMANDS
 from metasd_local.cli.surroundings import DONE, WRONG_USAGE
-from metasd_local.options import Options
+from metasd_local.options import OPTIONS, Options
 from tests.scripted_session import Shell, Terminal
 
 
@@ -170,6 +170,13 @@ def test_lab_alone_lists_what_there_is_to_study(words: list[str]) -> None:
     assert [line.split()[1:3] for line in shell.out.splitlines() if "metasd" in line] == [
         command.split() for command in COMMANDS if command.startswith("lab ")
     ]
+
+
+def test_every_command_that_takes_a_pool_can_be_kept_offline() -> None:
+    """A script need not know which of them would ever ask the network."""
+    (offline,) = (option for option in OPTIONS if option.field == "offline")
+    takers = {name for name, command in COMMANDS.items() if "POOL" in command.usage}
+    assert takers <= {*offline.commands}
 
 
 def test_run_help_describes_every_option() -> None:

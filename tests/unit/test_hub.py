@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -211,6 +213,12 @@ def test_without_links_the_file_itself_moves(monkeypatch: pytest.MonkeyPatch) ->
     assert path.read_bytes() == b"GGUF"
     assert not blob.exists()
     assert find_local(HubFile(REPO, "x.gguf")) == path
+
+
+def test_what_is_imported_of_the_hubs_client_comes_with_it() -> None:
+    """Its HTTP session and its locks are shared; no other version could be."""
+    needed = {re.split(r"[^\w-]", each)[0] for each in requires("huggingface_hub") or ()}
+    assert {"httpx2", "filelock"} <= needed
 
 
 @pytest.mark.parametrize(
