@@ -9,26 +9,29 @@ from pathlib import Path
 
 from metasd_local.arguments import Request
 from metasd_local.cli.output import Output
-from metasd_local.cli.progress import Bars, JsonLines, Lines, View
+from metasd_local.cli.progress import Bars, End, JsonLines, Lines, View
 from metasd_local.cli.surroundings import DONE, FAILED, INTERRUPTED, Interrupts, Surroundings
 from metasd_local.download.fetch import FileFailed, download
-from metasd_local.download.plan import DownloadPlan, find_present, plan_download
+from metasd_local.download.plan import find_present, plan_download
 from metasd_local.errors import Cancelled, DownloadError, UsageError
-from metasd_local.hub.cache import cache_folder, discard, find_local, is_offline, is_sound
-from metasd_local.hub.remote import Hub
+from metasd_local.hub.cache import discard, find_local, is_offline, is_sound
+from metasd_local.hub.remote import DEFAULT_ENDPOINT, Hub
 from metasd_local.hub.repository import HubFile, parse_repository
 from metasd_local.model_files import part_paths
 from metasd_local.options import Options
 from metasd_local.pools.catalogue import DEFAULT_DOWNLOAD, read_catalogue
-from metasd_local.text import size_text
 
 
 def download_models(options: Options, request: Request, around: Surroundings) -> int:
     """Fetch what is missing."""
     text = request.first_word or DEFAULT_DOWNLOAD
+    for endpoint in (DEFAULT_ENDPOINT, around.environment.get("HF_ENDPOINT") or DEFAULT_ENDPOINT):
+        text = text.removeprefix(f"{endpoint.rstrip('/')}/")
     wanted = _wanted(text, around)
     output = around.output
-    json_lines = JsonLines(around.stdout) if options.json else None
+    view: View = Bars(around) if around.stderr.isatty() else Lines(around)
+    if options.json:
+        view = JsonLines(around.stdout)
     stop = threading.Event()
     again = f"metasd download {'--verify ' if options.verify else ''}{text}"
 
@@ -47,30 +50,22 @@ def download_models(options: Options, request: Request, around: Surroundings) ->
     plan = plan_download(wanted, connect, stop, damaged=damaged, on_note=output.message)
     for each in (each for paths in damaged.values() for each in paths):
         discard(each)
-    if json_lines:
-        json_lines.show_plan(plan)
-    else:
-        _show_plan(plan, output)
-    view: View = json_lines or Lines(plan, output)
-    if json_lines is None and around.stderr.isatty():
-        view = Bars(plan, around.stderr, output)
-    has_failed = bool(plan.problems)
+    view(plan)
+    is_complete = not plan.problems
     # Before this Ctrl-C ends everything at once, even a question that nobody answers.
     with Interrupts() as interrupts:
         interrupts.stop = stop.set
         try:
             for event in download(plan, stop):
-                view.show(event)
-                has_failed |= isinstance(event, FileFailed)
+                view(event)
+                is_complete &= not isinstance(event, FileFailed)
         except Cancelled:
+            view(End(is_complete=False))
             output.message(f"stopped; what came is kept; to go on, type: metasd download {text}")
             return INTERRUPTED
-    paths = [str(path) for model in (*plan.present, *plan.missing) if (path := find_local(model))]
-    if json_lines:
-        json_lines.write("end", {"ok": not has_failed, "paths": paths})
-    else:
-        around.stdout.writelines(f"{path}\n" for path in paths)
-    return FAILED if has_failed else DONE
+    paths = [path for model in (*plan.present, *plan.missing) if (path := find_local(model))]
+    view(End(is_complete, tuple(paths)))
+    return DONE if is_complete else FAILED
 
 
 def _wanted(text: str, around: Surroundings) -> Sequence[HubFile | str]:
@@ -103,18 +98,3 @@ def _find_damaged(wanted: Sequence[HubFile | str], output: Output) -> dict[HubFi
         sound = "no checksum is known" if None in verdicts.values() else "no damage found"
         output.line(f"{model}: {'damaged, to be fetched again' if wrong else sound}")
     return damaged
-
-
-def _show_plan(plan: DownloadPlan, output: Output) -> None:
-    for model in plan.present:
-        output.line(f"{'here':>9}  {model}")
-    for file in plan.files:
-        here = f", {size_text(file.here_bytes)} of it are here" if file.here_bytes else ""
-        output.line(f"{size_text(file.size_bytes):>9}  {file.repo}/{file.name}{here}")
-    for problem in plan.problems:
-        output.message(f"left out: {problem}")
-    if plan.files:
-        output.line(
-            f"{size_text(plan.missing_bytes)} to fetch, {size_text(plan.free_bytes)} free under "
-            f"{cache_folder()}"
-        )

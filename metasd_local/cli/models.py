@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from metasd_local.arguments import Request
-from metasd_local.cli.pools import existing_pool, is_to_fetch, pool_json
+from metasd_local.cli.pools import advice_to_fetch, existing_pool, is_to_fetch, pool_json
 from metasd_local.cli.surroundings import DONE, Surroundings
-from metasd_local.hub.cache import cache_folder
+from metasd_local.hub.cache import cache_folder, is_offline
 from metasd_local.options import Options
 from metasd_local.pools.catalogue import read_catalogue
 from metasd_local.pools.local import default_pool
@@ -30,7 +30,8 @@ def ls(options: Options, _: Request, around: Surroundings) -> int:
         document |= found
         lines += found_lines
     around.output.report(document, lines, as_json=options.json)
-    if not options.json and any(map(is_to_fetch, pools)):
+    may_fetch = not (options.json or options.offline or is_offline())
+    if may_fetch and any(map(is_to_fetch, pools)):
         around.output.message("to fetch what is not here: metasd download POOL")
     return DONE
 
@@ -53,15 +54,17 @@ def show(options: Options, request: Request, around: Surroundings) -> int:
     width = max(map(len, (*facts, *(name for name, _ in drafters))))
     lines += [f"  {name:{width}}  {text}" for name, text in facts.items() if text]
     for name, entry in (("target", document["target"]), *drafters):
-        about = [entry[key] for key in ("domain", "licence", "unverified") if entry.get(key)]
-        about = [text for text in about if text != pool.licence]
+        about = [f"for {entry['domain']}"] if entry.get("domain") else []
+        about += [entry["licence"]] if entry.get("licence", pool.licence) != pool.licence else []
         place = entry["path"] or f"{entry['repo']}/{entry['file']}"
         state = "" if entry["is_here"] else ", not here"
         size = size_text(entry["size_bytes"]) if entry["size_bytes"] else "size unknown"
         lines += [f"  {name:{width}}  {size}{state}{''.join(f'; {each}' for each in about)}"]
         lines += [f"  {'':{width}}  {place}"]
-    if is_to_fetch(document):
-        lines.append(f"to fetch what is not here: metasd download {pool.name}")
+        if entry.get("unverified"):
+            lines += [f"  {'':{width}}  unverified: {entry['unverified']}"]
+    if advice := advice_to_fetch(document):
+        lines.append(advice)
     around.output.report(document, lines, as_json=options.json)
     return DONE
 
@@ -80,9 +83,9 @@ def _found(around: Surroundings) -> tuple[dict[str, Any], list[str]]:
     if pairs:
         lines += ["", "Drafters whose vocabulary is the target's; each line would make a pool:"]
     for target in dict.fromkeys(target for target, _ in pairs):
-        paths = [drafter.path for other, drafter in pairs if other is target]
-        drafters = "".join(f" --drafter {shlex.quote(str(path))}" for path in paths)
-        lines.append(f"  metasd add NAME --target {shlex.quote(str(target.path))}{drafters}")
+        fitting = [drafter for other, drafter in pairs if other is target]
+        drafters = "".join(f" --drafter {shlex.quote(each.text)}" for each in fitting)
+        lines.append(f"  metasd add NAME --target {shlex.quote(target.text)}{drafters}")
     names = ("tool", "name", "architecture", "size_bytes", "problem")
     found = [
         {"path": str(model.path), **{name: getattr(model, name) for name in names}}
@@ -95,11 +98,12 @@ def _found(around: Surroundings) -> tuple[dict[str, Any], list[str]]:
 def _line(pool: dict[str, Any], width: int) -> str:
     files = [pool["target"], *pool["drafters"]]
     num_here = sum(each["is_here"] for each in files)
-    state = "ready" if pool["complete"] else f"{num_here} of {len(files)} files"
+    state = "ready" if pool["complete"] else f"{num_here}/{len(files)} here"
     target = Path(pool["target"]["file"] or pool["target"]["path"]).stem
-    drafters = ", ".join(drafter["name"] for drafter in pool["drafters"])
+    num_drafters = len(pool["drafters"])
+    drafters = f" + {num_drafters} drafter{'s' * (num_drafters > 1)}" if num_drafters else ""
     return (
-        f"{pool['name']:{width}}  {state if num_here else 'not here':12}  "
+        f"{pool['name']:{width}}  {state if num_here else 'not here':8}  "
         f"{size_text(pool['size_bytes']) if num_here else '-':>7}  "
-        f"{target}{' (demo)' if pool['demo'] else ''}{f' + {drafters}' if drafters else ''}"
+        f"{target}{' (demo)' if pool['demo'] else ''}{drafters}"
     )

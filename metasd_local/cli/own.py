@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from metasd_local.arguments import ALIASES, COMMANDS, Request
-from metasd_local.cli.pools import existing_pool, pool_json
+from metasd_local.cli.pools import advice_to_fetch, existing_pool, pool_json
 from metasd_local.cli.surroundings import DONE, FAILED, Surroundings
 from metasd_local.config import models_path
 from metasd_local.errors import UsageError
@@ -54,7 +54,7 @@ def add(options: Options, request: Request, around: Surroundings) -> int:
     lines = [f"{name} is now a pool, in {path}"]
     drafters = ", ".join(drafter.name for drafter in pool.drafters)
     lines += [f"its drafters: {drafters}"] if drafters else []
-    lines.append(f"To check it: metasd doctor {name}")
+    lines.append(advice_to_fetch(document) or f"to check it: metasd doctor {name}")
     around.output.report(document, lines, as_json=options.json)
     return DONE
 

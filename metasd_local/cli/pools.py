@@ -10,6 +10,7 @@ from metasd_local.hub.repository import HubFile
 from metasd_local.model_files import size_of_parts
 from metasd_local.pools.catalogue import Catalogue, Pool, Source
 from metasd_local.pools.local import find_source, local_bytes, named_pool
+from metasd_local.text import size_text
 
 
 def existing_pool(text: str, catalogue: Catalogue) -> Pool:
@@ -68,5 +69,19 @@ def _source_json(source: Source) -> dict[str, Any]:
 
 def is_to_fetch(pool: dict[str, Any]) -> bool:
     """Tell whether a download would help a pool of `pool_json`."""
+    return bool(_sizes_to_fetch(pool))
+
+
+def advice_to_fetch(pool: dict[str, Any]) -> str:
+    """Say how to fetch what is missing of a pool of `pool_json`; nothing if nothing is."""
+    sizes = _sizes_to_fetch(pool)
+    known = sum(size or 0 for size in sizes)
+    num_unknown = sizes.count(None)
+    what = [size_text(known)] if known else []
+    what += [f"{num_unknown} file{'s' * (num_unknown > 1)} of unknown size"] if num_unknown else []
+    return f"to fetch {' and '.join(what)}: metasd download {pool['name']}" if sizes else ""
+
+
+def _sizes_to_fetch(pool: dict[str, Any]) -> list[int | None]:
     files = (pool["target"], *pool["drafters"])
-    return any(each["repo"] and not each["is_here"] for each in files)
+    return [each["size_bytes"] for each in files if each["repo"] and not each["is_here"]]

@@ -6,13 +6,15 @@ import json
 import shutil
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO, TypeAlias
 
-from metasd_local.cli.output import Output
+from metasd_local.cli.surroundings import Surroundings
 from metasd_local.download.fetch import DownloadEvent, FileDone, FileFailed, FileNote, FileProgress
 from metasd_local.download.plan import DownloadPlan
+from metasd_local.hub.cache import cache_folder
 from metasd_local.hub.remote import RemoteFile
 from metasd_local.text import printable, size_text
 
@@ -22,15 +24,20 @@ SPEED_S = 8.0
 """Of which a speed is the mean."""
 LINE_SHARE = 0.1
 """Of a file, between two lines about it."""
-BAR_COLUMNS = 20
+BAR_COLUMNS = 10
 
 
-class View(Protocol):
-    """What shows a download."""
+@dataclass(frozen=True, slots=True)
+class End:
+    """Nothing more will come."""
 
-    def show(self, event: DownloadEvent) -> None:
-        """Show one event."""
-        ...
+    is_complete: bool
+    paths: tuple[Path, ...] = ()
+    """Of the models that were asked for and are here."""
+
+
+View: TypeAlias = Callable[[DownloadPlan | DownloadEvent | End], None]
+"""What shows a download, from its plan to its end."""
 
 
 class Gauge:
@@ -62,55 +69,107 @@ class Gauge:
         return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
 
     def __str__(self) -> str:
-        """Return sizes, speed and time left."""
+        """Return share, size, speed and time left."""
         done_bytes, rate = self._points[-1][1], self.bytes_per_second
-        sizes = f"{size_text(done_bytes)} of {size_text(self._size_bytes)}"
+        text = f"{self.share:3.0%} of {size_text(self._size_bytes)}"
         if rate <= 0:
-            return sizes
+            return text
         minutes, seconds = divmod(int((self._size_bytes - done_bytes) / rate), 60)
         hours, minutes = divmod(minutes, 60)
-        left = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
-        return f"{sizes}  {size_text(rate)}/s  {left} left"
+        left = f"{hours}:{minutes:02}" if hours else f"{minutes}"
+        return f"{text}  {size_text(rate)}/s  {left}:{seconds:02} left"
 
 
-class Bars:
+class Lines:
+    """A line about a file now and then."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._stdout = around.stdout
+        self._output = around.output
+        self._gauges: dict[RemoteFile, Gauge] = {}
+        self._next_share: dict[RemoteFile, float] = {}
+
+    def __call__(self, event: DownloadPlan | DownloadEvent | End) -> None:
+        """Show one event."""
+        match event:
+            case DownloadPlan():
+                self._show_plan(event)
+            case FileProgress():
+                gauge = self._gauges[event.file]
+                gauge.observe(event.done_bytes)
+                self._show_progress(event.file, gauge)
+            case FileNote():
+                self._output.line(f"{event.file.name}: {event.text}")
+            case FileDone():
+                self._output.line(f"{event.file.name}: complete, checksum right")
+            case FileFailed():
+                self._output.line(f"{event.file.name}: failed: {event.text}")
+            case End():
+                self._stdout.writelines(f"{path}\n" for path in event.paths)
+
+    def _show_plan(self, plan: DownloadPlan) -> None:
+        self._gauges = {file: Gauge(file.here_bytes, file.size_bytes) for file in plan.files}
+        self._next_share = dict.fromkeys(plan.files, LINE_SHARE)
+        for model in plan.present:
+            self._output.line(f"{'here':>9}  {model}")
+        for file in plan.files:
+            here = f", {size_text(file.here_bytes)} of it are here" if file.here_bytes else ""
+            self._output.line(f"{size_text(file.size_bytes):>9}  {file.repo}/{file.name}{here}")
+        for problem in plan.problems:
+            self._output.message(f"left out: {problem}")
+        if plan.files:
+            sizes = [size_text(size) for size in (plan.missing_bytes, plan.free_bytes)]
+            self._output.line(f"{sizes[0]} to fetch, {sizes[1]} free under {cache_folder()}")
+
+    def _show_progress(self, file: RemoteFile, gauge: Gauge) -> None:
+        if self._next_share[file] <= gauge.share < 1.0:
+            self._next_share[file] = gauge.share + LINE_SHARE
+            self._output.line(f"{file.name}: {gauge}")
+
+
+class Bars(Lines):
     """One bar for all files and one for each that is on its way."""
 
-    def __init__(self, plan: DownloadPlan, stream: TextIO, output: Output) -> None:
-        self._stream = stream
-        self._output = output
-        self._done_bytes = {file: file.here_bytes for file in plan.files}
-        self._all = Gauge(sum(self._done_bytes.values()), sum(f.size_bytes for f in plan.files))
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__(around)
+        self._stream = around.stderr
+        self._done_bytes: dict[RemoteFile, int] = {}
+        self._all = Gauge(0, 0)
         self._moving: dict[RemoteFile, Gauge] = {}
         self._num_lines = 0
         self._painted_s = 0.0
 
-    def show(self, event: DownloadEvent) -> None:
+    def __call__(self, event: DownloadPlan | DownloadEvent | End) -> None:
         """Show one event."""
-        file = event.file
-        if isinstance(event, FileProgress):
-            self._done_bytes[file] = event.done_bytes
+        if isinstance(event, DownloadPlan):
+            self._done_bytes = {file: file.here_bytes for file in event.files}
+            size_bytes = sum(file.size_bytes for file in event.files)
+            self._all = Gauge(sum(self._done_bytes.values()), size_bytes)
+        elif isinstance(event, FileProgress):
+            self._done_bytes[event.file] = event.done_bytes
             self._all.observe(sum(self._done_bytes.values()))
-            if file not in self._moving:
-                self._moving[file] = Gauge(event.done_bytes, file.size_bytes)
-            self._moving[file].observe(event.done_bytes)
-            if monotonic() - self._painted_s > PAINT_S:
-                self._paint()
-            return
-        self._erase()
-        if not isinstance(event, FileNote):
-            self._moving.pop(file, None)
-        self._output.line(_sentence(event))
+        else:
+            self._erase()
+        if isinstance(event, FileDone | FileFailed):
+            self._moving.pop(event.file, None)
+        super().__call__(event)
 
-    def _paint(self) -> None:
+    def _show_progress(self, file: RemoteFile, gauge: Gauge) -> None:
+        self._moving[file] = gauge
+        if monotonic() - self._painted_s <= PAINT_S:
+            return
         bars = [("all", self._all)]
-        bars += [(Path(file.name).name, gauge) for file, gauge in self._moving.items()]
-        width = shutil.get_terminal_size().columns - 1
+        bars += [(Path(file.name).stem, gauge) for file, gauge in self._moving.items()]
+        rows = [
+            (name, f" {'#' * int(gauge.share * BAR_COLUMNS):-<{BAR_COLUMNS}} {gauge}")
+            for name, gauge in bars
+        ]
+        left = shutil.get_terminal_size().columns - 1 - max(len(row) for _, row in rows)
+        width = max(1, min(left, max(len(name) for name, _ in rows)))
         self._erase()
-        for name, gauge in bars:
-            full = "#" * int(gauge.share * BAR_COLUMNS)
-            line = f"{gauge.share:4.0%} [{full:-<{BAR_COLUMNS}}] {gauge}  {name}"
-            self._stream.write(f"{printable(line)[:width]}\n")
+        for name, row in rows:
+            # The end of a name tells quantisations and parts apart.
+            self._stream.write(f"{printable(name)[-width:]:{width}}{row}\n")
         self._stream.flush()
         self._num_lines = len(bars)
         self._painted_s = monotonic()
@@ -121,37 +180,6 @@ class Bars:
             self._num_lines = 0
 
 
-def _sentence(event: FileNote | FileDone | FileFailed) -> str:
-    match event:
-        case FileDone():
-            text = "complete, checksum right"
-        case FileFailed():
-            text = f"failed: {event.text}"
-        case FileNote():
-            text = event.text
-    return f"{event.file.name}: {text}"
-
-
-class Lines:
-    """A line about a file now and then."""
-
-    def __init__(self, plan: DownloadPlan, output: Output) -> None:
-        self._output = output
-        self._gauges = {file: Gauge(file.here_bytes, file.size_bytes) for file in plan.files}
-        self._next_share = dict.fromkeys(plan.files, LINE_SHARE)
-
-    def show(self, event: DownloadEvent) -> None:
-        """Show one event."""
-        if not isinstance(event, FileProgress):
-            self._output.line(_sentence(event))
-            return
-        gauge = self._gauges[event.file]
-        gauge.observe(event.done_bytes)
-        if self._next_share[event.file] <= gauge.share < 1.0:
-            self._next_share[event.file] = gauge.share + LINE_SHARE
-            self._output.line(f"{event.file.name}: {gauge.share:.0%}, {gauge}")
-
-
 class JsonLines:
     """One JSON object per line and event, progress of a file at most twice a second."""
 
@@ -159,37 +187,35 @@ class JsonLines:
         self._stdout = stdout
         self._told_s: dict[RemoteFile, float] = {}
 
-    def show_plan(self, plan: DownloadPlan) -> None:
-        """Show what is to be done."""
-        names = ("repo", "name", "size_bytes", "here_bytes")
-        document = {
-            "present": [str(model) for model in plan.present],
-            "files": [{name: getattr(file, name) for name in names} for file in plan.files],
-            "problems": plan.problems,
-            "missing_bytes": plan.missing_bytes,
-            "free_bytes": plan.free_bytes,
-        }
-        self.write("plan", document)
-
-    def show(self, event: DownloadEvent) -> None:
+    def __call__(self, event: DownloadPlan | DownloadEvent | End) -> None:
         """Show one event."""
-        file = event.file
-        about: dict[str, Any] = {"repo": file.repo, "name": file.name}
         match event:
-            case FileProgress():
-                if monotonic() - self._told_s.get(file, 0.0) < JSON_S:
-                    return
-                self._told_s[file] = monotonic()
-                about |= {"done_bytes": event.done_bytes, "size_bytes": file.size_bytes}
-                self.write("progress", about)
-            case FileNote():
-                self.write("note", about | {"text": event.text})
-            case FileDone():
-                self.write("done", about | {"path": str(event.path)})
-            case FileFailed():
-                self.write("failed", about | {"text": event.text})
+            case DownloadPlan():
+                names = ("repo", "name", "size_bytes", "here_bytes")
+                self._write(
+                    "plan",
+                    present=[str(model) for model in event.present],
+                    files=[{name: getattr(file, name) for name in names} for file in event.files],
+                    problems=event.problems,
+                    missing_bytes=event.missing_bytes,
+                    free_bytes=event.free_bytes,
+                )
+            case End():
+                self._write("end", ok=event.is_complete, paths=list(map(str, event.paths)))
+            case FileProgress(file, done_bytes):
+                if monotonic() - self._told_s.get(file, 0.0) >= JSON_S:
+                    self._told_s[file] = monotonic()
+                    about = {"done_bytes": done_bytes, "size_bytes": file.size_bytes}
+                    self._write("progress", file, **about)
+            case FileNote(file, text):
+                self._write("note", file, text=text)
+            case FileDone(file, path):
+                self._write("done", file, path=str(path))
+            case FileFailed(file, text):
+                self._write("failed", file, text=text)
 
-    def write(self, kind: str, about: dict[str, Any]) -> None:
-        """Write a line."""
+    def _write(self, kind: str, file: RemoteFile | None = None, **about: Any) -> None:
+        if file is not None:
+            about = {"repo": file.repo, "name": file.name, **about}
         self._stdout.write(json.dumps({"event": kind, **about}) + "\n")
         self._stdout.flush()

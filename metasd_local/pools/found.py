@@ -22,8 +22,13 @@ from metasd_local.model_files import part_paths, size_of_parts
 if TYPE_CHECKING:
     from metasd_local.backend.llama_vocabulary import LlamaVocabulary
 
+OLLAMA_SERVICE = Path("/usr/share/ollama/.ollama/models")
+"""Where Ollama keeps models if it runs as a service of Linux."""
 _OLLAMA_MODEL = "application/vnd.ollama.image.model"
 _LARGEST_MANIFEST_BYTES = 1_000_000
+
+
+_HUB = "Hugging Face"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +48,31 @@ class FoundModel:
     problem: str = ""
     """Why it cannot be used."""
 
+    @property
+    def text(self) -> str:
+        """Return what can be typed for it."""
+        return self.name if self.tool == _HUB else str(self.path)
+
 
 Pair: TypeAlias = tuple[FoundModel, FoundModel]
 
 
 class _Vocabulary:
-    """What is compared of a vocabulary, kept when its file is closed."""
+    """What is compared of a model, kept when its file is closed."""
 
-    def __init__(self, found: LlamaVocabulary, shared: dict[tuple[str, ...], tuple[str, ...]]):
+    def __init__(
+        self,
+        found: LlamaVocabulary,
+        shared: dict[tuple[str, ...], tuple[str, ...]],
+        *,
+        can_draft: bool,
+    ) -> None:
         self.type, self.size = found.type, found.size
         self.adds_bos, self.bos = found.adds_bos, found.bos
         self.adds_eos, self.eos = found.adds_eos, found.eos
         texts = tuple(map(found.text, range(found.size)))
         self._texts = shared.setdefault(texts, texts)
+        self.can_draft = can_draft
 
     def text(self, token: int) -> str:
         return self._texts[token]
@@ -67,12 +84,13 @@ def find_models(environment: Mapping[str, str], cache: Path) -> list[FoundModel]
     A file that several names lead to is listed once.
     """
     home = Path(os.path.expanduser("~"))
-    ollama = Path(os.path.expanduser(environment.get("OLLAMA_MODELS") or home / ".ollama/models"))
+    named = environment.get("OLLAMA_MODELS")
+    ollama = [Path(os.path.expanduser(named))] if named else [home / ".ollama/models"]
     files = [
         *_hub_files(cache),
         *_plain_files(home / ".lmstudio/models", "LM Studio"),
         *_plain_files(home / ".cache/lm-studio/models", "LM Studio"),
-        *_ollama_files(ollama),
+        *(file for folder in (*ollama, OLLAMA_SERVICE) for file in _ollama_files(folder)),
     ]
     found = {os.path.realpath(path): (path, tool, name) for path, tool, name in reversed(files)}
     return sorted((_look_at(*each) for each in found.values()), key=lambda m: (m.tool, m.name))
@@ -95,7 +113,9 @@ def find_pairs(
     pairs = []
     for pair in likely:
         target, drafter = (known[model.path] for model in pair)
-        if target and drafter and all(rule.holds for rule in check_vocabulary(target, drafter)):
+        if not target or not drafter or not drafter.can_draft:
+            continue
+        if all(rule.holds for rule in check_vocabulary(target, drafter)):
             pairs.append(pair)
     return pairs
 
@@ -114,7 +134,7 @@ def _hub_files(cache: Path) -> Iterator[tuple[Path, str, str]]:
     for path in _models_in(cache, "models--*/snapshots/*/**/*.gguf"):
         folder, _, _, *inside = path.relative_to(cache).parts
         repo = folder.removeprefix("models--").replace("--", "/", 1)
-        yield path, "Hugging Face", "/".join((repo, *inside))
+        yield path, _HUB, "/".join((repo, *inside))
 
 
 def _plain_files(folder: Path, tool: str) -> Iterator[tuple[Path, str, str]]:
@@ -180,6 +200,7 @@ def _read_vocabulary(
 
     try:
         with closing(LlamaWeights(path, is_simulated=True)) as weights:
-            return _Vocabulary(weights.vocabulary, shared)
+            can_draft = weights.info.rollback != "none"
+            return _Vocabulary(weights.vocabulary, shared, can_draft=can_draft)
     except MetasdError:
         return None

@@ -69,6 +69,7 @@ def test_a_pool_comes_with_its_drafters(hub: HubServer) -> None:
     hub.calls.clear()
     again = metasd_here("download", "mine")
     assert again.stdout == finished.stdout
+    assert metasd_here("download", f"{hub.endpoint}/{REPO}:F32").stdout == f"{paths[0]}\n"
     assert not hub.calls
 
 
@@ -174,15 +175,16 @@ def test_ctrl_c_keeps_what_came_and_says_how_to_go_on(hub: HubServer) -> None:
     is_sent = Event()
     hub.on_piece = lambda _num_bytes: is_sent.set()
     process = subprocess.Popen(
-        [sys.executable, "-m", "metasd_local", "download", f"{REPO}:F32"],
+        [sys.executable, "-m", "metasd_local", "download", f"{REPO}:F32", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert is_sent.wait(60)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert json.loads(stdout.splitlines()[-1]) == {"event": "end", "ok": False, "paths": []}
     assert stderr.endswith(f"to go on, type: metasd download {REPO}:F32\n")
     assert "Traceback" not in stderr
     assert list(cache_folder().rglob("*.part"))

@@ -63,19 +63,28 @@ def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
 
 
-def test_a_fresh_machine_has_the_starter_and_the_names_of_others(home: Path) -> None:
-    """Nothing is written for looking."""
+def test_a_fresh_machine_has_the_starter_and_the_names_of_others(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written for looking; to fetch is advised where it is allowed."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
     finished = metasd_here("list")
     starter, qwen3, *_ = finished.stdout.splitlines()
     assert starter.startswith("* starter ")
     assert "ready" in starter
-    assert "(demo) + general" in starter
+    assert starter.endswith("(demo) + 6 drafters")
+    assert max(map(len, finished.stdout.splitlines())) < 80
     assert "not here" in qwen3
     assert "metasd download" in finished.stderr
+    assert metasd_here("ls", "--offline").stderr == ""
     pools = {pool["name"]: pool for pool in result("ls")["pools"]}
     assert pools["starter"]["complete"]
     assert pools["starter"]["missing_bytes"] == 0
     assert not pools["qwen3"]["ready"]
+    shown = metasd_here("show", "qwen3").stdout
+    assert "  size unknown, not here; for code\n" in shown
+    assert "  unverified: file name by analogy" in shown
+    assert shown.endswith("to fetch 397 MB and 3 files of unknown size: metasd download qwen3\n")
     assert pools["qwen3"]["missing_bytes"] is None
     assert files_in(home) == set()
 
@@ -277,7 +286,9 @@ def test_other_tools_files_are_listed_with_the_pairs(hub: Path) -> None:
         {"target": target, "drafter": drafter} for drafter in (code, maths)
     ]
     text = metasd_here("ls", "--found").stdout
-    assert f"  metasd add NAME --target {target} --drafter {code} --drafter {maths}\n" in text
+    line = "  metasd add NAME --target user/big/big.gguf"
+    line += "".join(f" --drafter user/small/sub/{name}.gguf" for name in ("code", "maths"))
+    assert line in text.splitlines()
     assert str(hub) in target
 
 

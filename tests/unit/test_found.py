@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from metasd_local.pools import found
 from metasd_local.pools.found import find_models, find_pairs
 from tests.hub_cache import put_in_cache
 from tests.tiny_gguf import write_tiny_gguf
@@ -18,6 +19,7 @@ MODEL_LAYER = "application/vnd.ollama.image.model"
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an empty home folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(found, "OLLAMA_SERVICE", tmp_path / "service")
     return tmp_path
 
 
@@ -49,21 +51,26 @@ def test_every_tool_and_every_pair_is_found(home: Path) -> None:
         path = home / ".lmstudio/models/user/repo" / f"{name}.gguf"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    recurrent = write_tiny_gguf(
+        home / "z.gguf", architecture="mamba", num_layers=1, width=32
+    ).read_bytes()
+    put_in_ollama(home / "service", "recurrent", recurrent)
     (home / ".lmstudio/models/loop.gguf").symlink_to("loop.gguf")
-    found = find_models({}, home / "hub")
-    assert [(model.tool, model.name, bool(model.problem)) for model in found] == [
+    models = find_models({}, home / "hub")
+    assert [(model.tool, model.name, bool(model.problem)) for model in models] == [
         ("Hugging Face", "user/repo/sub/big.gguf", False),
         ("Hugging Face", "user/repo/wide.gguf", False),
         ("LM Studio", "loop.gguf", True),
         ("LM Studio", "user/repo/cut.gguf", True),
         ("LM Studio", "user/repo/shifted.gguf", False),
         ("LM Studio", "user/repo/small.gguf", False),
+        ("Ollama", "recurrent:latest", False),
         ("Ollama", "small:latest", False),
     ]
-    assert found[0].architecture == "llama"
-    assert found[0].size_bytes == len(big)
+    assert models[0].architecture == "llama"
+    assert models[0].size_bytes == len(big)
     same = home / ".lmstudio/models/user/repo/small.gguf"
-    pairs = [(pair[0].path, pair[1].path) for pair in find_pairs(found)]
+    pairs = [(pair[0].path, pair[1].path) for pair in find_pairs(models)]
     assert pairs == [(target, same), (target, drafter)]
 
 
