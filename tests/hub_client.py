@@ -35,18 +35,21 @@ def fetch(
     return list(download(plan, stop))
 
 
-def _fetch_and_exit(endpoint: str, home: str, wanted: tuple[str, ...]) -> None:
+def _fetch_and_exit(endpoint: str, home: str, wanted: tuple[str, ...], patience: Patience) -> None:
     os.environ["HF_HOME"] = home
     constants.HF_HUB_OFFLINE = False
-    events = fetch(endpoint, *wanted)
+    events = fetch(endpoint, *wanted, patience=patience)
     close_session()
     os._exit(0 if all(isinstance(e, FileDone) for e in events if hasattr(e, "path")) else 1)
 
 
-def start_fetch(endpoint: str, home: Path, *wanted: str) -> ForkServerProcess:
+def start_fetch(
+    endpoint: str, home: Path, *wanted: str, patience: Patience = QUICK
+) -> ForkServerProcess:
     """Start a process that fetches; it shares nothing with this one but the cache."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=_fetch_and_exit, args=(endpoint, str(home), wanted))
+    arguments = (endpoint, str(home), wanted, patience)
+    process = context.Process(target=_fetch_and_exit, args=arguments)
     process.start()
     return process

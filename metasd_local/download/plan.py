@@ -47,13 +47,6 @@ class DownloadPlan:
         return sum(file.size_bytes - file.here_bytes for file in self.files)
 
 
-def free_bytes(folder: Path) -> int:
-    """Return the room on the disk of a folder that may not exist yet."""
-    while not os.path.isdir(folder):
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
 def plan_download(
     wanted: Sequence[HubFile | str],
     connect: Callable[[Sequence[HubFile | str]], Hub],
@@ -61,7 +54,6 @@ def plan_download(
     *,
     damaged: Collection[HubFile] = (),
     on_note: Callable[[str], None] = lambda _text: None,
-    free_bytes: Callable[[Path], int] = free_bytes,
 ) -> DownloadPlan:
     """Find what is here, ask the Hub for the rest and check that it fits; fetch nothing.
 
@@ -114,7 +106,7 @@ def plan_download(
         files=tuple(dict.fromkeys(files)),
         stale=tuple(_stale_parts(files)),
         problems=tuple(map(str, problems)),
-        free_bytes=free_bytes(cache_folder()),
+        free_bytes=_free_bytes(cache_folder()),
     )
     if plan.missing_bytes + RESERVE_BYTES > plan.free_bytes:
         raise DownloadError(
@@ -171,6 +163,13 @@ def _announced(model: HubFile, known: _Files) -> list[RemoteFile]:
             f"{model.size_bytes:,}; if that is intended, correct models.toml"
         )
     return files
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return the room on the disk of a folder that may not exist yet."""
+    while not os.path.isdir(folder):
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def _stale_parts(files: Sequence[RemoteFile]) -> Iterator[Path]:

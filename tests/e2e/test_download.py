@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Thread
+from threading import Barrier, Event
 
 import pytest
 from huggingface_hub import constants, try_to_load_from_cache
@@ -240,15 +240,6 @@ def test_the_catalogues_checksum_counts_before_a_byte_comes(hub: HubServer) -> N
     assert is_complete(content=new)
 
 
-def test_a_download_that_does_not_fit_does_not_begin(hub: HubServer) -> None:
-    """Refused by the plan."""
-    with pytest.raises(DownloadError, match="300,000 bytes are to be fetched, but only 100,000"):
-        plan_download(
-            [FILE], lambda _: Hub(hub.endpoint, QUICK), Event(), free_bytes=lambda _: 100_000
-        )
-    assert not hub.asked
-
-
 def test_a_full_disk_keeps_what_came(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that succeeds by half counts by half."""
     quota = 123_456
@@ -362,31 +353,40 @@ def test_a_split_model_comes_as_one(hub: HubServer) -> None:
         assert first.with_name(name).read_bytes() == hub.files[REPO][name]
 
 
-def test_two_downloads_of_one_file_fetch_it_once(hub: HubServer) -> None:
+def test_two_processes_fetch_one_file_once(hub: HubServer) -> None:
     """The second waits for the first and says so."""
-    waits = Event()
-    events: list[DownloadEvent] = []
+    is_asked, is_waited_for = Event(), Event()
 
-    def second() -> None:
-        client = Hub(hub.endpoint, QUICK)
-        plan = plan_download([FILE], lambda _: client, Event())
-        for event in download(plan, Event()):
-            events.append(event)
-            if isinstance(event, FileNote):
-                waits.set()
+    def hold(_asked: Asked) -> None:
+        is_asked.set()
+        is_waited_for.wait(60)
 
-    thread = Thread(target=second)
-
-    def start_second(_asked: Asked) -> None:
-        thread.start()
-        assert waits.wait(10)
-
-    hub.on_bytes = start_second
-    fetch(hub.endpoint, FILE, patience=Patience(stall_s=10))
-    thread.join()
-    assert len(hub.asked) == 1
+    hub.on_bytes = hold
+    patience = Patience(stall_s=60)
+    first = start_fetch(hub.endpoint, cache_folder().parent, str(FILE), patience=patience)
+    assert is_asked.wait(60)
+    plan = plan_download([FILE], lambda _: Hub(hub.endpoint, patience), Event())
+    events = []
+    for event in download(plan, Event()):
+        events.append(event)
+        is_waited_for.set()
+    first.join()
+    assert first.exitcode == 0
+    assert isinstance(events[0], FileNote)
     assert isinstance(events[-1], FileDone)
+    assert len(hub.asked) == 1
     assert is_complete()
+
+
+def test_files_come_side_by_side(hub: HubServer) -> None:
+    """No request is answered before three have come."""
+    together = Barrier(3, timeout=10)
+    hub.on_bytes = lambda _asked: ignore(together.wait())
+    names = [f"{number}.gguf" for number in range(3)]
+    hub.files[REPO] = {name: name.encode() for name in names}
+    fetch(hub.endpoint, *(HubFile(REPO, name) for name in names), patience=Patience(60, attempts=1))
+    assert sorted(asked.name for asked in hub.asked) == names
+    assert not together.broken
 
 
 def test_a_stopped_download_keeps_what_came(hub: HubServer) -> None:
