@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import math
-import os
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,18 +26,26 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def write_entry(path: Path, key: str, entry: Mapping[str, Any]) -> None:
     """Put an entry into the object in a file, for this user alone; a failure is only logged."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         document = _read(path)  # what cannot be read must not be replaced
         document[key] = entry
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch(mode=0o600)
-        partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
-        partial.replace(path)
+        replace_text(path, json.dumps(document, indent=1))
     except OSError as error:
         _complain(path.parent, error.strerror)
+
+
+def replace_text(path: Path, text: str, mode: int = 0o600) -> None:
+    """Give a file a text, all of it or none; raise OSError."""
+    partial = path.with_name(f".{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch(mode)
+        partial.write_text(text, encoding="utf-8", newline="")
+        partial.replace(path)
+    except OSError:
         with suppress(OSError):
             partial.unlink()
+        raise
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"options", "toml_tables", "errors"},
     "model_files": set(),
     "hub": {
-        *("__init__", "model_files", "options", "errors", "filelock"),
+        *("__init__", "model_files", "options", "state", "errors", "filelock"),
         *("huggingface_hub", "httpx2"),
     },
     "download": {"hub", "model_files", "options", "errors", "filelock"},

@@ -12,16 +12,17 @@ from metasd_local.cli.pools import advice_to_fetch, existing_pool, pool_json
 from metasd_local.cli.surroundings import DONE, FAILED, Surroundings
 from metasd_local.config import models_path
 from metasd_local.errors import UsageError
+from metasd_local.hub.repository import HubFile
 from metasd_local.options import Options
 from metasd_local.pools.catalogue import (
     NAME_RULE,
     DrafterEntry,
     Pool,
     Source,
-    hub_file,
     is_pool_name,
     read_catalogue,
 )
+from metasd_local.pools.local import named_model
 from metasd_local.pools.own import append_pool, remove_pool
 from metasd_local.pools.removal import Removal, find_unfinished, plan_removal, remove
 from metasd_local.protocols import NGRAM, PLAIN
@@ -105,21 +106,23 @@ def _asks(question: str, around: Surroundings) -> bool:
 
 
 def _source_of(text: str) -> Source:
-    """Return what `add` is given as a model; raise UsageError."""
-    path = Path(os.path.expanduser(text))
-    if os.path.isfile(path):
-        try:
-            with path.open("rb") as stream:
-                is_model = stream.read(4) == b"GGUF"
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-        if not is_model:
-            raise UsageError(f"{path} is no GGUF file; choose another")
-        return path.absolute()
-    source = hub_file(text)
-    if source is None:
-        raise UsageError(f"there is no file {text!r}; expected a path or user/repo/file.gguf")
-    return source
+    """Return what `add` is given as a model; raise UsageError, and what `named_model` raises."""
+    source = named_model(text, may_be_absent=True)
+    if isinstance(source, HubFile):
+        return source
+    path = source or Path(text)
+    try:
+        with path.open("rb") as stream:
+            is_model = stream.read(4) == b"GGUF"
+    except FileNotFoundError:
+        raise UsageError(
+            f"there is no file {text!r}; expected a path or user/repo/file.gguf"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    if not is_model:
+        raise UsageError(f"{path} is no GGUF file; choose another")
+    return path
 
 
 def _drafter_names(sources: Iterable[Source]) -> list[str]:

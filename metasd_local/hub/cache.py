@@ -17,6 +17,7 @@ from typing import Any
 from metasd_local.errors import DownloadError
 from metasd_local.hub.repository import HubFile, choose_model, matching_models, parse_repository
 from metasd_local.model_files import part_names
+from metasd_local.state import replace_text
 
 READ_BYTES = 1 << 20
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -152,11 +153,19 @@ def is_sound(path: Path, sha256: str | None, on_share: Callable[[float], None]) 
 
 
 def discard(path: Path) -> None:
-    """Remove a file of the cache and its blob, but nothing that a link elsewhere leads to."""
+    """Remove a file of the cache and its blob, but nothing that a link elsewhere leads to.
+
+    Raises DownloadError.
+    """
     blob = _blob_of(path) if path.is_symlink() else path
-    path.unlink()
-    if blob.parent.name == "blobs" and blob.parents[1] in path.parents:
-        blob.unlink(missing_ok=True)
+    try:
+        path.unlink()
+        if blob.parent.name == "blobs" and blob.parents[1] in path.parents:
+            blob.unlink(missing_ok=True)
+    except OSError as error:
+        raise DownloadError(
+            f"{path} cannot be removed: {error.strerror}; make its folder writable"
+        ) from error
 
 
 def remove_part(part: Path) -> None:
@@ -202,9 +211,5 @@ def publish(blob: Path, repo: str, revision: str, commit: str, name: str) -> Pat
     else:
         passing.replace(path)
     if revision != commit:
-        reference = folder / "refs" / revision
-        reference.parent.mkdir(parents=True, exist_ok=True)
-        passing = reference.with_name(f".{uuid.uuid4().hex}")
-        passing.write_text(commit, encoding="utf-8")
-        passing.replace(reference)
+        replace_text(folder / "refs" / revision, commit, mode=0o666)
     return path

@@ -124,12 +124,6 @@ def _is_word(text: str) -> bool:
     return bool(_NAME.fullmatch(text))
 
 
-def hub_file(text: str) -> HubFile | None:
-    """Return the file of a text such as user/repo/file.gguf, None if that is none."""
-    asked = parse_repository(text)
-    return HubFile(asked.repo, asked.name) if asked and asked.name else None
-
-
 def _is_file(name: str) -> bool:
     return name.endswith(".gguf") and is_inside(name)
 

@@ -97,17 +97,21 @@ def named_pool(text: str, catalogue: Catalogue) -> Pool:
     return Pool(Path(source.name).stem, source)
 
 
-def named_model(text: str) -> Source | None:
+def named_model(text: str, *, may_be_absent: bool = False) -> Source | None:
     """Return the model of a path, or of a downloaded repository of the Hub; None for other texts.
 
     A path ends with .gguf, or there is such a file. Raises ModelError where a repository is not
     here, and UsageError where it has several models that could be meant.
+
+    may_be_absent: whether user/repo/file.gguf needs not be here.
     """
     path = Path(os.path.expanduser(text))
     if os.path.isfile(path):
         return path.absolute()
-    found = find_cached(text)
-    if found is None and parse_repository(text) is not None:
+    found, asked = find_cached(text), parse_repository(text)
+    if found is None and asked is not None:
+        if may_be_absent and asked.name:
+            return HubFile(asked.repo, asked.name)
         raise ModelError(
             f"{text} is not on this machine; to fetch it, type: metasd download {text}"
         )

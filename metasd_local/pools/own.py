@@ -13,6 +13,7 @@ from typing import Any
 from metasd_local.errors import ConfigError
 from metasd_local.hub.repository import HubFile
 from metasd_local.pools.catalogue import DrafterEntry, Pool, Source
+from metasd_local.state import replace_text
 
 _HEADER = re.compile(r"\s*\[\[?(.+?)\]\]?\s*(?:#.*)?")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -57,15 +58,10 @@ def _replace(path: Path, before: str, after: str, pools: Mapping[str, Any], name
         raise ConfigError(
             f"{path} is not written in tables such as [pool.{name}] alone; change it by hand"
         )
-    target = path.resolve()  # of a link to somebody's collection of such files
-    partial = target.with_name(f"{target.name}.{os.getpid()}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial.touch(mode=0o600)
-        partial.write_bytes(after.encode("utf-8"))
-        partial.replace(target)
+        # It may be a link to somebody's collection of such files.
+        replace_text(Path(os.path.realpath(path)), after)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 

@@ -103,7 +103,7 @@ def test_a_pool_is_added_shown_used_and_removed(hub: Path, home: Path) -> None:
     """From three files to an answer, and back to nothing but the files given by path."""
     assert result("run", "hello", "--max-tokens", "1")["pool"] == "starter"
     own = write_tiny_gguf(home / "my drafter.gguf", num_layers=1, width=32)
-    shown = add("mine", "user/big/big.gguf", "user/small/sub/code.gguf", str(own))
+    shown = add("mine", "user/big", "user/small/sub/code.gguf", str(own))
     assert [drafter["name"] for drafter in shown["drafters"]] == ["code", "my-drafter"]
     assert shown["complete"]
     assert result("info", "mine") == shown
@@ -223,7 +223,8 @@ def test_a_folder_linked_out_of_the_cache_is_not_touched(hub: Path, home: Path) 
     (hub / f"models--user--big/snapshots/{COMMIT}/out").symlink_to(outside)
     (hub / f"models--user--big/snapshots/{COMMIT}/blob.gguf").symlink_to(outside / "a.gguf")
     (hub / f"models--user--big/snapshots/{COMMIT}/loop.gguf").symlink_to("loop.gguf")
-    add("loop", "user/big/loop.gguf")
+    said = metasd_here("add", "loop", "--target", "user/big/loop.gguf").stdout
+    assert said.endswith("to fetch 1 file of unknown size: metasd download loop\n")
     assert len(result("rm", "loop", "--yes")["removed"]) == 1
     for name in ("out/a.gguf", "blob.gguf"):
         result("rm", f"user/big/{name}", "--yes")

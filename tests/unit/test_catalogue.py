@@ -11,7 +11,6 @@ from metasd_local.errors import ConfigError, UsageError
 from metasd_local.hub.repository import HubFile
 from metasd_local.pools.catalogue import (
     DEFAULT_DOWNLOAD,
-    hub_file,
     parse_catalogue,
     read_catalogue,
 )
@@ -158,10 +157,3 @@ def test_an_unknown_pool_gets_the_nearest_name() -> None:
     """And the list of all."""
     with pytest.raises(UsageError, match=r"did you mean 'starter'.*qwen3"):
         read_catalogue({})["startr"]
-
-
-@pytest.mark.parametrize("text", ["a/b", "a/b:Q4", "./a/b.gguf", "/a/b/c.gguf", "a/b/../c.gguf"])
-def test_what_is_no_file_of_the_hub(text: str) -> None:
-    """Only user/repo/file.gguf is."""
-    assert hub_file(text) is None
-    assert hub_file("a/b/c/d.gguf") == HubFile("a/b", "c/d.gguf")
