@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,10 @@ def show(options: Options, request: Request, around: Surroundings) -> int:
     """Show one pool."""
     pool = existing_pool(request.words[0], read_catalogue(around.environment))
     document = pool_json(pool)
-    sampling = ", ".join(f"{name} {value:g}" for name, value in document["sampling"].items())
+    usual = dataclasses.asdict(type(pool.sampling)())
+    sampling = ", ".join(
+        f"{name} {value:g}" for name, value in document["sampling"].items() if value != usual[name]
+    )
     facts = {
         "licence": pool.licence,
         "memory": size_text(pool.memory_bytes) if pool.memory_bytes else "",

@@ -25,6 +25,8 @@ SPEED_S = 8.0
 LINE_SHARE = 0.1
 """Of a file, between two lines about it."""
 BAR_COLUMNS = 10
+GAUGE_COLUMNS = 50
+"""Of a line, for its bar and figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,16 +162,14 @@ class Bars(Lines):
             return
         bars = [("all", self._all)]
         bars += [(Path(file.name).stem, gauge) for file, gauge in self._moving.items()]
-        rows = [
-            (name, f" {'#' * int(gauge.share * BAR_COLUMNS):-<{BAR_COLUMNS}} {gauge}")
-            for name, gauge in bars
-        ]
-        left = shutil.get_terminal_size().columns - 1 - max(len(row) for _, row in rows)
-        width = max(1, min(left, max(len(name) for name, _ in rows)))
+        num_columns = shutil.get_terminal_size().columns - 1
+        width = max(1, min(num_columns - GAUGE_COLUMNS, max(len(name) for name, _ in bars)))
         self._erase()
-        for name, row in rows:
+        for name, gauge in bars:
+            full = "#" * int(gauge.share * BAR_COLUMNS)
             # The end of a name tells quantisations and parts apart.
-            self._stream.write(f"{printable(name)[-width:]:{width}}{row}\n")
+            line = f"{printable(name)[-width:]:{width}} {full:-<{BAR_COLUMNS}} {gauge}"
+            self._stream.write(f"{line[:num_columns]}\n")
         self._stream.flush()
         self._num_lines = len(bars)
         self._painted_s = monotonic()

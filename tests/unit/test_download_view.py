@@ -51,7 +51,7 @@ def test_a_terminal_has_a_bar_for_all_and_one_for_each_file_on_its_way(
     bars(FileProgress(FILES[0], 500))
     both, one = screen.getvalue().splitlines()
     assert both.split()[:6] == ["all", "##--------", "25%", "of", "2", "kB"]
-    assert re.match(r"[be]*[-of\d]*02 #####----- 50% of 1 kB  .*/s  0:00 left", one)
+    assert re.match(r"[be]*[-of\d]*0002 #####----- 50% of 1 kB  .*/s  0:00 left", one)
     assert len(one) < columns
     assert "\x1b" not in screen.getvalue()
     bars(FileNote(FILES[0], "waits"))
