@@ -60,7 +60,15 @@ def find_parts(repo: str, names: Iterable[str] = ()) -> list[Path]:
     """Return what came so far of files that a repository had by these names; by any if none."""
     suffixes = tuple(map(part_suffix, names)) or (".part",)
     blobs = repository_folder(repo) / "blobs"
-    return [path for path in sorted(blobs.glob("*.part")) if path.name.endswith(suffixes)]
+    return [path for path in paths_in(blobs, "*.part") if path.name.endswith(suffixes)]
+
+
+def paths_in(folder: Path, pattern: str) -> list[Path]:
+    """Return what is in a folder; nothing where it may not be read."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
 
 
 def find_local(file: HubFile) -> Path | None:
@@ -89,7 +97,7 @@ def find_cached(text: str, *, is_exact: bool = False) -> HubFile | None:
         names = {
             path.relative_to(snapshot).as_posix()
             for snapshot in _snapshots(asked.repo, "main")
-            for path in snapshot.rglob("*.[gG][gG][uU][fF]")
+            for path in paths_in(snapshot, "**/*.[gG][gG][uU][fF]")
             if os.path.isfile(path)
         }
         found = matching_models(names, asked.quantisation, is_exact=is_exact)

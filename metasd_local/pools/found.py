@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from metasd_local.backend.gguf import read_header
 from metasd_local.drafters.vocabulary import MAX_SIZE_DIFFERENCE, check_vocabulary
 from metasd_local.errors import MetasdError, ModelError
+from metasd_local.hub.cache import paths_in
 from metasd_local.hub.repository import is_model
 from metasd_local.model_files import part_paths, size_of_parts
 
@@ -143,18 +144,11 @@ def _plain_files(folder: Path, tool: str) -> Iterator[tuple[Path, str, str]]:
 
 
 def _models_in(folder: Path, pattern: str) -> list[Path]:
-    return [path for path in _files_in(folder, pattern) if is_model(path.name)]
-
-
-def _files_in(folder: Path, pattern: str) -> list[Path]:
-    try:
-        return sorted(folder.glob(pattern))
-    except OSError:
-        return []
+    return [path for path in paths_in(folder, pattern) if is_model(path.name)]
 
 
 def _ollama_files(folder: Path) -> Iterator[tuple[Path, str, str]]:
-    for manifest in _files_in(folder / "manifests", "*/*/*/*"):
+    for manifest in paths_in(folder / "manifests", "*/*/*/*"):
         try:
             if manifest.stat().st_size > _LARGEST_MANIFEST_BYTES:
                 continue

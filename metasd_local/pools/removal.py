@@ -15,6 +15,7 @@ from metasd_local.hub.cache import (
     cache_folder,
     find_cached,
     find_parts,
+    paths_in,
     remove_part,
     repository_folder,
 )
@@ -99,7 +100,7 @@ def remove(removal: Removal) -> int:
 def _links(file: HubFile) -> Iterator[Path]:
     """Yield a model's files under the names the cache gives them, in every revision."""
     folder = repository_folder(file.repo)
-    for snapshot in sorted((folder / "snapshots").glob("*")):
+    for snapshot in paths_in(folder / "snapshots", "*"):
         for name in part_names(file.name):
             path = snapshot / name
             if os.path.lexists(path) and Path(realpath(path.parent)).is_relative_to(

@@ -13,7 +13,14 @@ import pytest
 from huggingface_hub import scan_cache_dir, try_to_load_from_cache
 
 from metasd_local.errors import DownloadError, UsageError
-from metasd_local.hub.cache import cache_folder, find_cached, find_local, publish, repository_folder
+from metasd_local.hub.cache import (
+    cache_folder,
+    find_cached,
+    find_local,
+    find_parts,
+    publish,
+    repository_folder,
+)
 from metasd_local.hub.repository import (
     HubFile,
     RepositoryText,
@@ -168,6 +175,18 @@ def test_a_text_finds_the_model_it_would_download() -> None:
     _place(COMMITS[0], "x-Q6_K.gguf")
     with pytest.raises(UsageError, match="several models"):
         find_cached(REPO)
+
+
+def test_a_folder_that_may_not_be_read_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The superuser may read all, so it is made up."""
+    _place(COMMITS[0], "x-Q8_0.gguf")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "glob", refuse)
+    assert find_cached(REPO) is None
+    assert find_parts(REPO) == []
 
 
 def test_what_is_published_is_found_by_the_hubs_own_client() -> None:
