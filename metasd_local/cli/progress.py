@@ -60,9 +60,14 @@ class Gauge:
             self._points.popleft()
 
     @property
+    def done_bytes(self) -> int:
+        """Return how much is there."""
+        return self._points[-1][1]
+
+    @property
     def share(self) -> float:
         """Return how much is there, in [0, 1]."""
-        return self._points[-1][1] / self._size_bytes if self._size_bytes else 1.0
+        return self.done_bytes / self._size_bytes if self._size_bytes else 1.0
 
     @property
     def bytes_per_second(self) -> float:
@@ -72,11 +77,11 @@ class Gauge:
 
     def __str__(self) -> str:
         """Return share, size, speed and time left."""
-        done_bytes, rate = self._points[-1][1], self.bytes_per_second
+        rate = self.bytes_per_second
         text = f"{self.share:3.0%} of {size_text(self._size_bytes)}"
         if rate <= 0:
             return text
-        minutes, seconds = divmod(int((self._size_bytes - done_bytes) / rate), 60)
+        minutes, seconds = divmod(int((self._size_bytes - self.done_bytes) / rate), 60)
         hours, minutes = divmod(minutes, 60)
         left = f"{hours}:{minutes:02}" if hours else f"{minutes}"
         return f"{text}  {size_text(rate)}/s  {left}:{seconds:02} left"
@@ -135,7 +140,6 @@ class Bars(Lines):
     def __init__(self, around: Surroundings) -> None:
         super().__init__(around)
         self._stream = around.stderr
-        self._done_bytes: dict[RemoteFile, int] = {}
         self._all = Gauge(0, 0)
         self._moving: dict[RemoteFile, Gauge] = {}
         self._num_lines = 0
@@ -143,20 +147,19 @@ class Bars(Lines):
 
     def __call__(self, event: DownloadPlan | DownloadEvent | End) -> None:
         """Show one event."""
-        if isinstance(event, DownloadPlan):
-            self._done_bytes = {file: file.here_bytes for file in event.files}
-            size_bytes = sum(file.size_bytes for file in event.files)
-            self._all = Gauge(sum(self._done_bytes.values()), size_bytes)
-        elif isinstance(event, FileProgress):
-            self._done_bytes[event.file] = event.done_bytes
-            self._all.observe(sum(self._done_bytes.values()))
-        else:
+        if not isinstance(event, FileProgress):
             self._erase()
         if isinstance(event, FileDone | FileFailed):
             self._moving.pop(event.file, None)
         super().__call__(event)
 
+    def _show_plan(self, plan: DownloadPlan) -> None:
+        super()._show_plan(plan)
+        size_bytes = sum(file.size_bytes for file in plan.files)
+        self._all = Gauge(size_bytes - plan.missing_bytes, size_bytes)
+
     def _show_progress(self, file: RemoteFile, gauge: Gauge) -> None:
+        self._all.observe(sum(each.done_bytes for each in self._gauges.values()))
         self._moving[file] = gauge
         if monotonic() - self._painted_s <= PAINT_S:
             return
