@@ -82,8 +82,11 @@ class Catalogue:
 
     def __getitem__(self, name: str) -> Pool:
         if name not in self._pools:
+            hint = (
+                nearest_hint(name, self._pools) or '; a prompt stands in quotes: metasd run "..."'
+            )
             raise UsageError(
-                f"no pool and no .gguf file is named {name!r}{nearest_hint(name, self._pools)} "
+                f"no pool and no .gguf file is named {name!r}{hint} "
                 f"(pools: {', '.join(self._pools)})"
             )
         return self._pools[name]
