@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -38,26 +39,26 @@ def describe_machine(root: Path = Path("/")) -> dict[str, Any]:
     }
 
 
-def describe_build() -> dict[str, str | None]:
-    """Return the version of llama-cpp-python and the commit of this checkout, if it is one."""
+def describe_build(source: Path = Path(__file__)) -> dict[str, str | None]:
+    """Return the version of llama-cpp-python and the commit of this checkout, if it is one.
+
+    source: a file of it; a package may lie in somebody else's.
+    """
     try:
         llama_cpp = version("llama-cpp-python")
     except PackageNotFoundError:
         llama_cpp = None
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
-        commit = found.stdout.strip() or None
-    except OSError:
-        commit = None
+    commit = None
+    with suppress(OSError):
+        if _git(source, "ls-files", "--error-unmatch", source.name):
+            commit = _git(source, "describe", "--always", "--dirty") or None
     return {"llama_cpp": llama_cpp, "commit": commit}
 
 
 def judge_idleness(other_cores: float | None, spread: float | None) -> tuple[bool, str]:
     """Tell whether the machine was idle, and what was seen.
 
-    spread: how much the slowest of repeated plain runs of a prompt exceeds the fastest, median
-    over prompts.
+    spread: how much two plain runs of a prompt differ, median over prompts.
     """
     seen = []
     if other_cores is not None:
@@ -66,6 +67,12 @@ def judge_idleness(other_cores: float | None, spread: float | None) -> tuple[boo
         seen.append(f"repeated plain runs differ by {spread:.0%}")
     is_idle = (other_cores or 0.0) <= MOST_OTHER_CORES and (spread or 0.0) <= MOST_SPREAD
     return is_idle and bool(seen), ", ".join(seen) or "nothing is known of other load"
+
+
+def _git(source: Path, *arguments: str) -> str:
+    """Return what git says in the folder of a file, nothing if it fails."""
+    command = ["git", "-C", str(source.parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _read(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,19 @@ def test_without_proc_the_machine_still_has_a_description(tmp_path: Path) -> Non
 def test_the_build_names_llama_cpp_python() -> None:
     """Figures without a version cannot be compared."""
     assert describe_build()["llama_cpp"]
+
+
+def test_the_commit_is_that_of_the_repository_the_file_belongs_to(tmp_path: Path) -> None:
+    """A package that lies untracked in somebody else's repository has none."""
+    source = tmp_path / "package/machine.py"
+    source.parent.mkdir()
+    source.touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "theirs"]):
+        subprocess.run([*git, *command], check=True)
+    assert describe_build(source)["commit"] is None
+    subprocess.run([*git, "add", "."], check=True)
+    assert describe_build(source)["commit"]
 
 
 @pytest.mark.parametrize(
