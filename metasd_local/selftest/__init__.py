@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from metasd_local.errors import Cancelled
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from metasd_local.compose import OpenPool
 
 _SHARE_OF_IDENTITY = 0.6
+_FEWEST_SEEDS = 100
+"""With fewer answers the chi-squared test would overlook almost anything."""
 _FEWEST_TOKENS, _MOST_TOKENS = 8, 64
 
 
@@ -44,8 +46,9 @@ def verify_pool(
     clock: Callable[[], float] = time.perf_counter,
     on_progress: Callable[[float], bool] = lambda _: True,
 ) -> SelfTest:
-    """Compare as much as about `minutes` allow; of `options` policy, scheme and stops are replaced.
+    """Compare as much as about `minutes` allow.
 
+    Of `options` policy, scheme, system prompt and stops are replaced.
     on_progress: told the share of the time that is over, in [0, 1]; the test is cancelled when it
     returns False.
     Raises UsageError, BackendError and Cancelled.
@@ -59,7 +62,7 @@ def verify_pool(
         return passed >= share
 
     seed = options.seed or 0
-    schemes = variants(pool, dataclasses.replace(options, policy=PLAIN, stop=None))
+    schemes = variants(pool, dataclasses.replace(options, policy=PLAIN, stop=None, system=None))
     policies = options.policies or all_policies(pool)
     num_cases = len(schemes) * len(policies)
     case_s = 60 * minutes * _SHARE_OF_IDENTITY / num_cases
@@ -75,15 +78,6 @@ def verify_pool(
         if is_over(1.0):
             break
     setup = pool.session(schemes["greedy"]).setup
-    left_out = list(setup.notices)
-    num_left = num_cases * NUM_LAYERS - len(comparisons)
-    if num_left:
-        left_out.append(f"{num_left:,} of {num_cases * NUM_LAYERS:,} answers, for want of time")
-    reached = {comparison.scheme for comparison in comparisons}
-    left_out += [f"{scheme}, for want of time" for scheme in schemes if scheme not in reached]
-    drafting = {law.drafter for law in laws if law.drafted}
-    names = [drafter.name for drafter in pool.drafters if drafter.name not in drafting]
-    left_out += [f"rejection with {name}, which drafted nothing" for name in names]
     return SelfTest(
         pool=setup.pool,
         seed=seed,
@@ -91,8 +85,44 @@ def verify_pool(
         max_tokens=max_tokens,
         comparisons=comparisons,
         laws=laws,
-        left_out=left_out,
+        left_out=(
+            *setup.notices,
+            *_unreached(comparisons, [*schemes, *policies], num_cases * NUM_LAYERS),
+            *_undrafted(comparisons, policies),
+            *filter(None, map(_missing, laws)),
+        ),
     )
+
+
+def _unreached(
+    comparisons: Sequence[Comparison], names: Sequence[str], num_answers: int
+) -> Iterator[str]:
+    """Yield in words which of so many answers, and of these schemes and policies, time left out."""
+    if num_left := num_answers - len(comparisons):
+        yield f"{num_left:,} of {num_answers:,} answers, for want of time"
+    reached = {name for c in comparisons for name in (c.scheme, c.policy)}
+    yield from (f"{name}, for want of time" for name in names if name not in reached)
+
+
+def _undrafted(comparisons: Sequence[Comparison], policies: Sequence[str]) -> Iterator[str]:
+    """Yield in words which policies were compared and never drafted."""
+    for policy in policies:
+        drafted = [c.drafted for c in comparisons if c.policy == policy]
+        if drafted and not any(drafted):
+            yield f"{policy}, which drafted nothing"
+
+
+def _missing(law: LawTest) -> str | None:
+    """Return in words what a test lacks to tell anything."""
+    if not law.laws:
+        why = "as no prompt leaves the target a fit choice"
+    elif law.seeds < _FEWEST_SEEDS:
+        why = f"for want of time: {law.seeds} answers of at least {_FEWEST_SEEDS}"
+    elif not law.drafted:
+        why = "which drafted nothing"
+    else:
+        return None
+    return f"rejection with {law.drafter}, {why}"
 
 
 def _affordable_tokens(session: Session, seconds: float, clock: Callable[[], float]) -> int:

@@ -11,8 +11,9 @@ fillings must agree, or what was rejected leaves traces.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -74,57 +75,44 @@ def explain(
     said = plain[:position]
     rows = _read_singly(model, prompt, said)
     own, others = plain[position], other[position]
+
+    def chosen(change: Logits, share: float) -> int:
+        """Return what is chosen if the last row moves by a share of its change."""
+        context = list(prompt)
+        scheme.begin(seed, context)
+        # A scheme may keep a state from draw to draw: all draws are made again.
+        for row, token in zip(rows[:-1], said, strict=True):
+            scheme.verify(row[None], _NO_DRAFT)
+            context.append(token)
+        moved = rows[-1] + np.float32(share) * change
+        return scheme.verify(moved[None], _NO_DRAFT).next_token
+
     found = []
     for filler in _FILLERS:
         change = _read_as_in(rounds, filler, model, prompt, said) - rows[-1]
-        choice = _Choice(scheme, seed, prompt, said, rows, change)
         gap_change = max(float(abs(change[own] - change[others])), _LEAST_CHANGE)
-        needed_share = max(choice.least_share(own), choice.least_share(others))
-        found.append((needed_share, gap_change))
+        shares = (_least_share(partial(chosen, change), token) for token in (own, others))
+        found.append((max(shares), gap_change))
     needed_share, gap_change = max(found)
     return Divergence(position, gap=needed_share * gap_change, gap_change=gap_change)
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """The scheme's choice after everything said, made again with that row moved."""
-
-    scheme: Scheme
-    seed: int
-    prompt: Sequence[int]
-    said: Sequence[int]
-    rows: Sequence[Logits]
-    """After the prompt and after every token said; it is the last one that moves."""
-    change: Logits
-    """By how much that row moves if read in wide batches."""
-
-    def chosen(self, share: float) -> int:
-        """Return what is chosen if the row moves by a share of its change."""
-        context = list(self.prompt)
-        self.scheme.begin(self.seed, context)
-        # A scheme may keep a state from draw to draw: all draws are made again.
-        for row, token in zip(self.rows[:-1], self.said, strict=True):
-            self.scheme.verify(row[None], _NO_DRAFT)
-            context.append(token)
-        moved = self.rows[-1] + np.float32(share) * self.change
-        return self.scheme.verify(moved[None], _NO_DRAFT).next_token
-
-    def least_share(self, token: int) -> float:
-        """Return the least share of the change, either way, at which `token` is chosen."""
-        if self.chosen(0.0) == token:
-            return 0.0
-        shares = (share * way for share in _SHARES for way in (1, -1))
-        far = next((share for share in shares if self.chosen(share) == token), None)
-        if far is None:
-            return math.inf
-        near = 0.0
-        for _ in range(_NUM_BISECTIONS):
-            middle = (near + far) / 2
-            if self.chosen(middle) == token:
-                far = middle
-            else:
-                near = middle
-        return abs(far)
+def _least_share(chosen: Callable[[float], int], token: int) -> float:
+    """Return the least share of the change, either way, at which `token` is chosen."""
+    if chosen(0.0) == token:
+        return 0.0
+    shares = (share * way for share in _SHARES for way in (1, -1))
+    far = next((share for share in shares if chosen(share) == token), None)
+    if far is None:
+        return math.inf
+    near = 0.0
+    for _ in range(_NUM_BISECTIONS):
+        middle = (near + far) / 2
+        if chosen(middle) == token:
+            far = middle
+        else:
+            near = middle
+    return abs(far)
 
 
 def _read_singly(model: TokenModel, prompt: Sequence[int], said: Sequence[int]) -> list[Logits]:

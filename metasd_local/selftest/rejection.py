@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -54,31 +54,27 @@ class LawTest:
     def draw(self, session: Session, prompt: str, seed: int) -> None:
         """Count the first two tokens of an answer; the session forgets the turn."""
         tokens: list[int] = []
-        events = session.send(prompt, seed=seed, max_tokens=_WINDOW + 2)
-        for event in events:
-            if isinstance(event, RoundDone):
-                tokens += event.emitted
-                self.drafted += event.drafted
-                self.accepted += event.accepted
-            elif isinstance(event, Notice):
-                self.notices.append(event.text)
-            elif isinstance(event, GenerationDone) and event.finish_reason == "cancelled":
-                raise Cancelled(STOPPED)
-            if len(tokens) >= 2 or isinstance(event, GenerationDone):
-                break
+        question, said = (message.content for message in session.messages)
+        with closing(session.send(prompt, seed=seed, max_tokens=_WINDOW + 2)) as events:
+            for event in events:
+                if isinstance(event, RoundDone):
+                    tokens += event.emitted
+                    self.drafted += event.drafted
+                    self.accepted += event.accepted
+                elif isinstance(event, Notice):
+                    self.notices.append(event.text)
+                elif isinstance(event, GenerationDone) and event.finish_reason == "cancelled":
+                    raise Cancelled(STOPPED)
+                if len(tokens) >= 2:
+                    break
         self.counts[prompt][tuple(tokens[:2])] += 1
-        # A turn that fails is taken back, one that ends is kept.
-        with contextlib.suppress(_TakenBack):
-            events.throw(_TakenBack())
-
-
-class _TakenBack(Exception):
-    pass
+        session.restore(None, [(question, said)])
 
 
 def sample_laws(pool: OpenPool, options: Options, *, seed: int) -> Iterator[list[LawTest]]:
-    """Yield the tests of all drafters whenever they have grown; no test without a fit prompt.
+    """Yield the tests of all drafters, at first and whenever they have grown.
 
+    Where no prompt is fit they have no law and never grow.
     The temperature of `options` must be above 0.
     """
     options = dataclasses.replace(options, scheme="rejection", policy=PLAIN, window=_WINDOW)
@@ -88,12 +84,15 @@ def sample_laws(pool: OpenPool, options: Options, *, seed: int) -> Iterator[list
         chosen = dataclasses.replace(options, policy=f"fixed:{drafter.name}")
         sessions[drafter.name] = pool.session(chosen)
     tests = [LawTest(name, laws, {prompt: Counter() for prompt in laws}) for name in sessions]
+    yield tests
     for first in range(seed, seed + _MAX_SEEDS, _SEEDS_PER_TURN):
-        for prompt in laws:
+        for number, prompt in enumerate(laws):
+            # With the same seeds the two samples would not be independent.
+            first_seed = first + number * _MAX_SEEDS
             for test in tests:
                 session = sessions[test.drafter]
                 _begin(session, prompt, seed)
-                for turn_seed in range(first, first + _SEEDS_PER_TURN):
+                for turn_seed in range(first_seed, first_seed + _SEEDS_PER_TURN):
                     test.draw(session, prompt, turn_seed)
                 yield tests
 
@@ -106,7 +105,7 @@ def _choose_laws(pool: OpenPool, session: Session, seed: int) -> dict[str, Law]:
     found: list[tuple[float, str, Law]] = []
     for prompt in PROMPTS:
         _begin(session, prompt, seed)
-        LawTest("", {}, {prompt: Counter()}).draw(session, prompt, seed)
+        answer(session, prompt, seed, 1)
         settings = session.setup.sampling
         law = law_of_two_tokens(pool.target, settings, session.prompt_tokens, _WINDOW + 1)
         firsts: defaultdict[int, float] = defaultdict(float)

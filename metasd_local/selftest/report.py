@@ -92,18 +92,27 @@ class SelfTest:
 
     def lines(self) -> list[str]:
         """Return the report, no line longer than 79 characters."""
-        lines = [f"{'':<24}{'answers':>9}{'tokens':>10}{'identical':>11}{'near ties':>11}"]
+        heads = ("answers", "drafted", "accepted", "tokens", "identical", "near ties")
+        lines = [_line("", *heads)]
         schemes = [(c.scheme, c) for c in self.comparisons]
         for name, comparisons in _group([*schemes, *((c.policy, c) for c in self.comparisons)]):
-            counts = "{:>10,}{:>11,}{:>11,}".format(*_count(comparisons))
-            lines.append(f"{name[:23]:<24}{len(comparisons):>9,}{counts}")
-        lines += ["", f"{'rejection':<24}{'answers':>9}{'drafted':>10}{'accepted':>11}{'p':>11}"]
+            drafts = (sum(getattr(c, head) for c in comparisons) for head in heads[1:3])
+            counts = (len(comparisons), *drafts, *_count(comparisons))
+            lines.append(_line(name, *(f"{count:,}" for count in counts)))
+        lines += ["", _line("rejection", *heads[:3], "p")]
         for law in self.laws:
-            counts = f"{law.seeds:>9,}{law.drafted:>10,}{law.accepted:>11,}{law.p_value:>11.2g}"
-            lines.append(f"{law.drafter[:23]:<24}{counts}")
+            counts = (law.seeds, law.drafted, law.accepted)
+            lines.append(
+                _line(law.drafter, *(f"{count:,}" for count in counts), f"{law.p_value:.2g}")
+            )
         lines.append("")
         failures = self.failures
-        verdict = f"{len(failures)} failures" if failures else "ok, drafts change no text"
+        if failures:
+            verdict = f"{len(failures)} failures"
+        elif self.left_out:
+            verdict = "nothing wrong in what was compared"
+        else:
+            verdict = "ok, drafts change no text"
         for text in (
             *(f"left out: {what}" for what in self.left_out),
             *(f"FAILED: {failure['text']}" for failure in failures),
@@ -111,6 +120,11 @@ class SelfTest:
         ):
             lines += textwrap.wrap(text, _LINE_WIDTH, subsequent_indent="  ")
         return lines
+
+
+def _line(name: str, *cells: str) -> str:
+    first, *others = cells
+    return f"{name[:19]:<20}{first:>9}" + "".join(f"{cell:>10}" for cell in others)
 
 
 def _law_record(law: LawTest) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from metasd_local.backend.scripted import ScriptedModel, ScriptedVocabulary
+from metasd_local.cli.surroundings import DONE, FAILED
 from metasd_local.drafters.model import ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
 from metasd_local.engine import Engine
 from metasd_local.errors import Cancelled
+from metasd_local.events import Event
 from metasd_local.interrupt import Interrupt
 from metasd_local.options import Options
 from metasd_local.protocols import Draft, Drafter, Logits, Scheme, Verdict
@@ -25,12 +27,13 @@ from metasd_local.sampling import SamplerChain, SamplerSettings
 from metasd_local.selection import POLICIES
 from metasd_local.selection.factory import choose_policy
 from metasd_local.selftest import verify_pool
-from metasd_local.selftest.identity import all_policies
+from metasd_local.selftest.identity import Comparison, all_policies
 from metasd_local.selftest.report import SelfTest
 from metasd_local.session import Session, Setup
 from metasd_local.templates.chat_template import ChatTemplate
 from metasd_local.verify import Chance, Coupled, Greedy, Match, Rejection, seeded_chance
 from tests.enumeration import take
+from tests.scripted_session import Shell
 
 if TYPE_CHECKING:
     from metasd_local.compose import OpenPool
@@ -240,6 +243,10 @@ def test_a_sound_pool_passes_and_says_what_was_compared() -> None:
     pool = ScriptedPool()
     found = verify_pool(opened(pool), FOUR, minutes=SHORT / 60, clock=ticking(), on_progress=note)
     record = found.to_json()
+    assert set(record) == {
+        *("ok", "checked_tokens", "identical", "near_ties", "failures", "pool", "seed", "seconds"),
+        *("answers", "max_tokens", "rejection", "left_out"),
+    }
     assert record["ok"]
     assert record["failures"] == record["near_ties"] == []
     assert record["checked_tokens"] == record["identical"] > 500
@@ -248,12 +255,20 @@ def test_a_sound_pool_passes_and_says_what_was_compared() -> None:
     assert {c.window for c in found.comparisons} == {None, 16, 1}
     assert len({c.seed for c in found.comparisons}) > 1
     for law in record["rejection"]:
+        assert set(law) == {"drafter", "seeds", "drafted", "accepted", "p_value"}
         assert 0 < law["accepted"] < law["drafted"]
         assert law["p_value"] > 1e-4
     assert any("answers, for want of time" in line for line in found.lines())
-    assert found.lines()[-1].startswith("scripted: ok")
+    assert found.lines()[-1].startswith("scripted: nothing wrong in what was compared")
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
+    heads, *rows = (line.split() for line in found.lines())
+    assert heads == ["answers", "drafted", "accepted", "tokens", "identical", "near", "ties"]
+    cells = {row[0]: row[1:] for row in rows if len(row) == 7}
+    for policy in FOUR.policies or ():
+        mine = [c for c in found.comparisons if c.policy == policy]
+        counts = (len(mine), sum(c.drafted for c in mine), sum(c.accepted for c in mine))
+        assert cells[policy][:3] == [f"{count:,}" for count in counts]
 
 
 @pytest.mark.parametrize("name", ["greedy", "coupled", "match"])
@@ -290,6 +305,10 @@ def test_ties_between_batch_widths_are_explained_with_their_gaps() -> None:
     assert found["near_ties"]
     assert found["identical"] == found["checked_tokens"] - len(found["near_ties"])
     for tie in found["near_ties"]:
+        assert set(tie) == {
+            *("scheme", "policy", "window", "seed", "prompt", "checked_tokens", "drafted"),
+            *("accepted", "notices", "position", "gap", "gap_change"),
+        }
         assert 0.0 <= tie["gap"] <= tie["gap_change"] < 0.01
         assert isinstance(tie["position"], int)
 
@@ -306,14 +325,62 @@ def test_a_drafter_that_fails_is_reported() -> None:
     assert any("scripted failure" in failure["text"] for failure in found["failures"])
 
 
+@pytest.mark.parametrize("notices", [(), ("drafter code failed",)])
+def test_the_exit_status_says_whether_something_is_wrong(
+    notices: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = Comparison("greedy", "ucb", None, 0, 0, 64, 32, 16, None, notices)
+    found = SelfTest("scripted", 0, 1.0, 64, [compared], (), ())
+    monkeypatch.setattr("metasd_local.cli.verify.verify_pool", lambda *_, **__: found)
+    shell = Shell()
+    assert shell.run("verify", "--json") == (FAILED if notices else DONE)
+    assert json.loads(shell.out)["ok"] is not bool(notices)
+
+
 def test_what_the_pool_and_the_time_leave_out_is_said() -> None:
+    """What was never tested is not called sound, whatever the reason."""
     found = check(ScriptedPool(drafters=[], notices=("drafter big is not used",)), 4.0)
     record = found.to_json()
     assert record["ok"]
     assert record["rejection"] == []
-    assert "drafter big is not used" in record["left_out"]
-    assert "match at 0.8, for want of time" in record["left_out"]
+    left_out = {"drafter big is not used", "match at 0.8, for want of time"}
+    left_out |= {"fixed:code, which drafted nothing", "random, for want of time"}
+    assert left_out <= {*record["left_out"]}
     assert all(f"left out: {what}" in found.lines() for what in record["left_out"])
+    assert "nothing wrong in what was compared" in found.lines()[-1]
+
+
+def test_a_drafter_with_too_few_answers_is_not_one_that_drafted_nothing() -> None:
+    """Time and silence are told apart."""
+    left_out = check(ScriptedPool(), 10.0).to_json()["left_out"]
+    assert "rejection with code, for want of time: 40 answers of at least 100" in left_out
+    assert "rejection with ngram, which drafted nothing" not in left_out
+    left_out = check(ScriptedPool(drafters=[NgramDrafter("ngram", orders=(99,))])).to_json()[
+        "left_out"
+    ]
+    assert "rejection with ngram, which drafted nothing" in left_out
+
+
+def test_prompts_have_seeds_of_their_own() -> None:
+    """With the same seeds the samples that the p-value adds would not be independent."""
+    drawn: list[tuple[str, str, int]] = []
+
+    class Noting(ScriptedPool):
+        def session(self, options: Options) -> Session:
+            session = super().session(options)
+            send = session.send
+
+            def noted(text: str, *, seed: int, max_tokens: int | None = None) -> Generator[Event]:
+                if (max_tokens or 0) > 1 and options.scheme == "rejection":
+                    drawn.append((options.policy or "", text, seed))
+                return send(text, seed=seed, max_tokens=max_tokens)
+
+            session.send = noted  # type: ignore[method-assign]
+            return session
+
+    check(Noting(), 20.0)
+    assert len({text for _, text, _ in drawn}) == 2
+    assert len({(policy, seed) for policy, _, seed in drawn}) == len(drawn)
 
 
 def test_a_pool_that_recommends_another_temperature_is_tried_at_both() -> None:
