@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
@@ -19,16 +21,12 @@ from metasd_local.lab.replays import (
     CATCH_UP_SHARE,
     DRAFT_SHARE,
     WINDOW,
-    Play,
     Replay,
-    Seconds,
 )
-from metasd_local.lab.traces import draw_trace
+from metasd_local.lab.traces import arm_names, draw_trace
 from metasd_local.protocols import PLAIN, Policy
 
 PolicyFactory: TypeAlias = Callable[[np.random.Generator], Policy]
-Setting: TypeAlias = tuple[int, bool, int | None]
-"""Number of drafters, whether the topic changes, tokens (None for `LONG_ROUNDS` rounds)."""
 
 DEFAULT_CURVE = CostCurve({1: 0.0310, 2: 0.0362, 4: 0.0423, 8: 0.0687, 9: 0.1069, 16: 0.1187})
 """A 27B model in Q8_0 on two MI50. Source: measurements in mx-llama.cpp, issue 10."""
@@ -42,14 +40,21 @@ _NAME_WIDTH = 22
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Setting:
+    """What answers are decoded in."""
+
+    num_drafters: int
+    has_switch: bool
+    """Whether the topic changes."""
+    num_tokens: int | None
+    """Length of the answers; None for answers of `LONG_ROUNDS` rounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Setting):
     """How a policy or yardstick did in one setting, over all its answers."""
 
     policy: str
-    num_drafters: int
-    has_switch: bool
-    num_tokens: int | None
-    """Length of the answers; None for answers of `LONG_ROUNDS` rounds."""
     num_answers: int
     of_best_fixed: float
     """Mean of tokens/s ÷ that of the answer's best fixed arm, plain included."""
@@ -134,17 +139,23 @@ def simulate(
     curve: CostCurve = DEFAULT_CURVE,
     num_answers: int = NUM_ANSWERS,
     seed: int = 0,
+    only_arms: Mapping[str, str] = MappingProxyType({}),
     on_progress: Callable[[float], object] = lambda _: None,
 ) -> Simulation:
     """Run policies and yardsticks on the same answers of every length and pool size.
 
     arms: numbers of drafters, at least 2. num_answers: per length, at least 2; a tenth as many of
-    `LONG_ROUNDS` rounds. on_progress: told the share done, in [0, 1].
+    `LONG_ROUNDS` rounds. only_arms: of policies that play but one arm, which is not in all pools.
+    on_progress: told the share done, in [0, 1].
     """
     results: list[Result] = []
-    settings = list(itertools.product(arms, (False, True), (*lengths, None)))
+    settings = [
+        *itertools.starmap(Setting, itertools.product(arms, (False, True), (*lengths, None)))
+    ]
     for num_done, setting in enumerate(settings, 1):
-        results += _run_setting(policies, setting, curve, num_answers, seed)
+        there = {PLAIN, *arm_names(setting.num_drafters)}
+        fitting = {name: policies[name] for name in policies if only_arms.get(name, PLAIN) in there}
+        results += _run_setting(fitting, setting, curve, num_answers, seed)
         on_progress(num_done / len(settings))
     return Simulation(tuple(results), curve, seed)
 
@@ -157,17 +168,20 @@ def _run_setting(
     seed: int,
 ) -> list[Result]:
     """Run every policy and yardstick on the same answers."""
-    num_drafters, has_switch, length = setting
+    length, has_switch = setting.num_tokens, setting.has_switch
     # Policies draw from generators of their own: one more of them changes no other's figures.
-    key = (seed, num_drafters, int(has_switch), length or 0)
+    key = (seed, setting.num_drafters, int(has_switch), length or 0)
     made = {name: make(np.random.default_rng((*key, 1))) for name, make in policies.items()}
     rng = np.random.default_rng((*key, 0))
     num_tokens, max_rounds = length or _LONG_TOKENS, None if length else LONG_ROUNDS
     half_tokens = (length + 1) // 2 if length else _LONG_TOPIC_TOKENS
     topic_tokens = half_tokens if has_switch else num_tokens
-    outcomes: dict[str, list[_Outcome]] = {}
+    shares: defaultdict[str, list[float]] = defaultdict(list)
+    emitted: Counter[str] = Counter()
+    rounds: Counter[str] = Counter()
+    regrets_s: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     for _ in range(num_answers if length else max(num_answers // 10, 2)):
-        trace = draw_trace(rng, num_drafters, num_tokens, topic_tokens=topic_tokens)
+        trace = draw_trace(rng, setting.num_drafters, num_tokens, topic_tokens=topic_tokens)
         replay = Replay(trace, curve)
         plays = {
             name: replay.play_policy(policy, num_tokens=num_tokens, max_rounds=max_rounds)
@@ -181,38 +195,26 @@ def _run_setting(
         yardsticks = {arm if arm == PLAIN else f"fixed:{arm}": fixed[arm] for arm in shown}
         for name, play in (yardsticks | plays).items():
             best_s = min(rival.seconds_until(play.num_tokens) for rival in fixed.values())
-            is_measured = name in plays and not (length or has_switch)
-            regret_s = replay.regret_s(play, best) if is_measured else None
-            outcomes.setdefault(name, []).append(
-                _Outcome(best_s / play.seconds.sum(), play, regret_s)
-            )
-    return [_sum_up(name, setting, outcomes[name]) for name in outcomes]
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """How one answer went."""
-
-    of_best_fixed: float
-    play: Play
-    regret_s: Seconds | None
-
-
-def _sum_up(policy: str, setting: Setting, outcomes: Sequence[_Outcome]) -> Result:
-    shares = [outcome.of_best_fixed for outcome in outcomes]
-    plays = [outcome.play for outcome in outcomes]
-    regrets_s = [
-        (outcome.regret_s[LONG_ROUNDS // 2 - 1], outcome.regret_s[-1])
-        for outcome in outcomes
-        if outcome.regret_s is not None
+            shares[name].append(best_s / float(play.seconds.sum()))
+            emitted[name] += play.num_tokens
+            rounds[name] += len(play.seconds)
+            if name in plays and not (length or has_switch):
+                regret_s = replay.regret_s(play, best)
+                regrets_s[name].append((regret_s[LONG_ROUNDS // 2 - 1], regret_s[-1]))
+    return [
+        Result(
+            **asdict(setting),
+            policy=name,
+            num_answers=len(found),
+            of_best_fixed=float(np.mean(found)),
+            standard_error=float(np.std(found, ddof=1)) / math.sqrt(len(found)),
+            tokens_per_round=emitted[name] / rounds[name],
+            regret_s=_halves(regrets_s[name]) if name in regrets_s else None,
+        )
+        for name, found in shares.items()
     ]
-    half_s, all_s = np.mean(regrets_s or [(0.0, 0.0)], axis=0).tolist()
-    return Result(
-        policy,
-        *setting,
-        num_answers=len(outcomes),
-        of_best_fixed=float(np.mean(shares)),
-        standard_error=float(np.std(shares, ddof=1)) / math.sqrt(len(shares)),
-        tokens_per_round=sum(p.num_tokens for p in plays) / sum(len(p.seconds) for p in plays),
-        regret_s=(half_s, all_s) if regrets_s else None,
-    )
+
+
+def _halves(regrets_s: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    half_s, all_s = np.mean(regrets_s, axis=0).tolist()
+    return half_s, all_s

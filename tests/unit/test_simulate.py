@@ -22,6 +22,7 @@ from metasd_local.lab.simulate import (
 from metasd_local.lab.traces import Trace, draw_trace
 from metasd_local.protocols import PLAIN, Arms, Choice, Policy, RoundFeedback
 from metasd_local.selection.bandit import drafters
+from metasd_local.selection.fixed import FixedPolicy
 from metasd_local.selection.hedge import HedgePolicy
 from metasd_local.selection.rewards import block_divergence, block_efficiency
 from metasd_local.selection.thompson import ThompsonPolicy
@@ -277,6 +278,16 @@ def test_a_policy_more_changes_no_other_figures() -> None:
     assert [result for result in both if result.policy == "random"] == [
         result for result in alone if result.policy == "random"
     ]
+
+
+def test_a_policy_plays_no_pool_that_lacks_its_only_arm() -> None:
+    """Without this it would decode plainly there, under its name."""
+    policies = {"only": lambda _: FixedPolicy("ngram", window=5)}
+    found = simulate(
+        policies, arms=(2, 4), lengths=(), num_answers=2, only_arms={"only": "ngram"}
+    ).results
+    assert {each.num_drafters for each in found} == {2, 4}
+    assert {each.num_drafters for each in found if each.policy == "only"} == {4}
 
 
 def test_the_text_fits_79_columns_and_shows_every_policy() -> None:
