@@ -28,12 +28,15 @@ SHOWN_FACTS = (
 def bench_table(document: Mapping[str, Any]) -> str:
     """Return the speed-ups as one Markdown table, and in a sentence what they were measured on.
 
-    Of the long answers if any domain has valid ones, else of the short ones.
+    Of the long answers or of the short ones, whichever are more.
     """
     found = tables(document)
     titles = [title for title in found if title.startswith(SPEEDUPS)]
-    has_long = any(total["speedup"] is not None for total in document["summary"].values())
-    title = titles[0] if has_long else titles[-1]
+    results = document["results"]
+    num_long, num_short = (
+        sum(row["prompts"] for row in rows) for rows in (results, [row["short"] for row in results])
+    )
+    title = titles[0] if num_long >= num_short else titles[-1]
     heading, *policies = found[title.replace(SPEEDUPS, DETAILS)]
     shown = [heading.index(name) for name in SHOWN_DETAILS]
     empty = [""] * len(heading)
