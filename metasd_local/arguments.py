@@ -79,9 +79,10 @@ COMMANDS: Mapping[str, Command] = {
         "bench:bench",
         (0, 1),
         "[POOL]",
-        "Decode prompts of several domains with every policy, interleaved and each time with empty "
-        "memories, and compare tokens per second with plain decoding. Samplers and schemes of "
-        "config.toml do not count here.",
+        "Decode prompts of several domains with every policy, interleaved, and compare tokens per "
+        "second with plain decoding. Target, drafters and index start every answer empty; auto "
+        "keeps what it learned of drafters and costs, as it does for a user. Samplers and schemes "
+        "of config.toml do not count here.",
     ),
     "verify": Command(
         "verify:verify",
@@ -140,7 +141,7 @@ COMMANDS: Mapping[str, Command] = {
         (1, 2),
         "PROFILE [POOL]",
         "Bench with real models and emulated acceptance: whether a drafter's token matches is "
-        "drawn from PROFILE, a name or a .toml file.",
+        "drawn from PROFILE, a name or a .toml file. Every answer starts from nothing, auto too.",
     ),
     "lab make-pair": Command(
         "lab:write_pair",

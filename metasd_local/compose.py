@@ -137,12 +137,10 @@ class OpenPool:
             depth=min(QUICK_DEPTH, target.context_size // 4),
             budget_s=QUICK_BUDGET_S,
             clock=clock,
-            sizes=QUICK_SIZES if self.models.weights.info.rollback == "exact" else (1,),
+            sizes=QUICK_SIZES,
             is_busy=lambda: not meter.leaves(self.loader.num_threads),
         )
-        if not curve.is_doubtful:  # what calls show is better than that
-            self.kept.costs.use(curve)
-            self.kept.write_curve(curve)
+        self.kept.use_curve(curve)
 
     def plain_s(self) -> float | None:
         """Return what a single token would cost the target where its context ends now.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from metasd_local.errors import BackendError
 from metasd_local.protocols import TokenModel
 from metasd_local.state import read_state, write_entry
 
@@ -72,6 +73,11 @@ def measure_curve(
     while target.length < depth and clock() - started_s <= PREFILL_SHARE * budget_s:
         target.feed(filler[target.length : min(target.length + max(fitting), depth)], 0)
     depth = target.length
+    try:
+        target.feed(filler[:1], 0)
+        target.rewind(depth)
+    except BackendError:  # a recurrent target: single tokens are timed, one after another
+        fitting = fitting[:1]
     # The next always lies amid those before: wherever time ends, the curve's shape is known.
     order = sorted(range(len(fitting)), key=lambda index: -(index & -index) or -len(fitting))
     fastest: dict[int, float] = {}
@@ -80,7 +86,7 @@ def measure_curve(
             break
         # The first call of a size builds a graph that the next ones use again, as in an answer.
         for _ in range(2):
-            if max(fitting) > 1:  # of a recurrent target single tokens are timed, one after another
+            if len(fitting) > 1:
                 target.rewind(depth)
             began_s = clock()
             target.feed(filler[depth : depth + size], size)

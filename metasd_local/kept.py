@@ -31,8 +31,14 @@ class Kept:
         lost = f"what {profile_path} says of this pool cannot be read: it begins anew"
         self.notices = (lost,) if is_lost else ()
 
-    def write_curve(self, curve: CostCurve) -> None:
-        """Keep what calls of the target cost, measured just now."""
+    def use_curve(self, curve: CostCurve) -> None:
+        """Go on from what calls of the target cost, measured just now, and keep it.
+
+        If the machine was busy, what calls show is better.
+        """
+        if curve.is_doubtful:
+            return
+        self.costs.use(curve)
         if self._costs_path is not None:
             write_curve(self._costs_path, self._key, curve)
 

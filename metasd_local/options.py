@@ -53,6 +53,8 @@ INSTRUMENTS = ("bench", "lab emulate")
 """Commands that measure."""
 SEEDED = (*INSTRUMENTS, "verify", "lab simulate", "lab make-pair")
 """Commands that always draw the same."""
+COMPARED_TEXT = "random, ucb, ucb:reward=be, hedge, auto"
+"""Policies that are compared if none is named: `selection.COMPARED`."""
 CATALOGUE = ("ls", "show", "add", "rm")
 """Commands that read or change the catalogue."""
 FILING = {*CATALOGUE, "download", "lab make-pair"}
@@ -228,8 +230,9 @@ class Options:
         POLICY_LIST,
         "A,B",
         "policies to compare; `--policy help` lists them",
-        "all, and every drafter",
+        f"every drafter, {COMPARED_TEXT}",
         (*INSTRUMENTS, "verify", "lab simulate"),
+        {"verify": "all, and every drafter", "lab simulate": COMPARED_TEXT},
     )
     prompts: str | None = _option(
         PATH, "FILE", "JSON lines with domain and prompt", "built in", ("bench",)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from metasd_local.bench.measure import Run
 from metasd_local.bench.prompts import Prompt
-from metasd_local.events import Event, GenerationDone, PromptRead, RoundDone
+from metasd_local.events import Event, GenerationDone, Notice, PromptRead, RoundDone
 
 
 def round_done(
@@ -59,6 +59,7 @@ def make_run(
     looping: int = 0,
     rounds: Mapping[tuple[str, int, int], int] | None = None,
     draft_seconds: Mapping[str, float] | None = None,
+    overhead_share: float = 0.05,
 ) -> Run:
     """Return counters of one generation."""
     return Run(
@@ -69,11 +70,10 @@ def make_run(
         looping=looping,
         emitted=tokens - looping,
         seconds_decode=seconds,
-        overhead_share=0.05,
-        rounds=rounds or {("plain", 0, 0): tokens},
+        overhead_share=overhead_share,
+        rounds={("plain", 0, 0): tokens} if rounds is None else rounds,
         draft_seconds=draft_seconds or {},
         seconds_prompt=0.1,
-        prompt_tokens=20,
     )
 
 
@@ -97,6 +97,8 @@ class PlayedDecoder:
     prompt_tokens: Sequence[int] = (1, 2, 3)
     stop_after: int | None = None
     """Generations after which every other one is interrupted."""
+    notice: str = ""
+    """What goes wrong in every answer."""
 
     def decode(self, policy: str, prompt: Prompt, max_tokens: int) -> Iterator[Event]:
         """Play one generation of `max_tokens` tokens."""
@@ -108,7 +110,11 @@ class PlayedDecoder:
             for index in range(max_tokens)
         ]
         self.clock.now_s += seconds * max_tokens
-        yield from generation(rounds, reason="cancelled" if is_stopped else "length")
+        read, *others = generation(rounds, reason="cancelled" if is_stopped else "length")
+        yield read
+        if self.notice:
+            yield Notice(self.notice)
+        yield from others
 
 
 def arm_of(policy: str) -> str:

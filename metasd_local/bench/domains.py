@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,28 +31,27 @@ class Estimate:
     """The figure itself, then the same with other prompts; nothing follows a single prompt's."""
 
     @property
-    def figure(self) -> float:
-        """Return the figure alone."""
-        return float(self.samples[0])
+    def figure(self) -> float | None:
+        """Return the figure alone, None if nothing was measured."""
+        return float(self.samples[0]) if np.isfinite(self.samples[0]) else None
 
     @property
     def interval(self) -> list[float] | None:
-        """Return the 95 % interval; None if nothing was resampled."""
-        if len(self.samples) < 2:
+        """Return the 95 % interval; None if nothing was resampled, or leaves a sample empty."""
+        if len(self.samples) < 2 or not np.isfinite(self.samples).all():
             return None
         low, high = np.percentile(self.samples[1:], [2.5, 97.5])
         return [float(low), float(high)]
 
     def over(self, other: Estimate) -> Estimate:
         """Return the ratio of two, sample by sample."""
-        return Estimate(self.samples / other.samples)
+        return Estimate(_ratio(self.samples, other.samples))
 
 
 def mean(estimates: Sequence[Estimate]) -> Estimate:
-    """Return the mean of at least one; one without resamples counts with its figure in all."""
-    longest = max(len(each.samples) for each in estimates)
-    samples = [np.broadcast_to(each.samples, longest) for each in estimates]
-    return Estimate(np.mean(samples, axis=0))
+    """Return the mean of at least one; where one was not resampled, the mean is not either."""
+    shortest = min(len(each.samples) for each in estimates)
+    return Estimate(np.mean([each.samples[:shortest] for each in estimates], axis=0))
 
 
 def geometric_mean(estimates: Sequence[Estimate]) -> Estimate:
@@ -77,7 +76,7 @@ class _Cell:
         measured = np.flatnonzero(np.isfinite(seconds).any(axis=1))
         weights = weights[:, measured]
         tokens = np.nanmedian(self.tokens[measured, repeats], axis=1)
-        return Estimate((weights @ tokens) / (weights @ np.nanmedian(seconds[measured], axis=1)))
+        return Estimate(_ratio(weights @ tokens, weights @ np.nanmedian(seconds[measured], axis=1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +86,9 @@ class Oracle:
     policy: str
     arm: str
     window: int
-    tokens_per_second: float
+    tokens_per_second: float | None
     """On the scoring half."""
-    speedup: float
+    speedup: float | None
     """On the scoring half."""
 
 
@@ -111,7 +110,12 @@ class Domain:
         """Tell whether few enough tokens of plain decoding are loops."""
         return (loop_share(self.runs[PLAIN]) or 0.0) <= MOST_LOOPING
 
-    def tokens_per_second(self, policy: str) -> float:
+    @property
+    def has_halves(self) -> bool:
+        """Tell whether there are repeats to choose on and others to score on."""
+        return any(run.repeat for run in self.runs[PLAIN])
+
+    def tokens_per_second(self, policy: str) -> float | None:
         """Return the speed over all prompts."""
         return self.cells[policy].speed(self.weights[:1]).figure
 
@@ -148,14 +152,15 @@ class Domain:
 
 def by_domain(
     runs: Sequence[Run],
+    policies: Mapping[str, str],
     candidates: Mapping[str, Sequence[str]],
     default_window: int,
     rng: np.random.Generator,
 ) -> dict[str, Domain]:
     """Arrange runs by domain.
 
-    candidates: fixed policies by domain that were run to find the best arm. default_window: that
-    of policies which name none.
+    policies: as typed, by name. candidates: fixed policies by domain that were run to find the
+    best arm. default_window: that of policies which name none.
     """
     groups: defaultdict[str, defaultdict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
@@ -163,16 +168,17 @@ def by_domain(
     domains = {}
     for name, by_policy in groups.items():
         cells = _make_cells(by_policy)
-        num_prompts, num_repeats = cells[PLAIN].tokens.shape
-        has_oracle = candidates.get(name) and num_repeats > 1
-        oracle = _find_oracle(cells, default_window) if has_oracle else None
-        domains[name] = Domain(by_policy, cells, _resample(num_prompts, rng), oracle)
+        domain = Domain(by_policy, cells, _resample(len(cells[PLAIN].tokens), rng), None)
+        if candidates.get(name) and domain.has_halves:
+            oracle = _find_oracle(cells, policies, default_window)
+            domain = replace(domain, oracle=oracle)
+        domains[name] = domain
     return domains
 
 
 def is_fixed(policy: str) -> bool:
     """Tell whether a policy plays a single arm."""
-    return policy == PLAIN or policy.startswith("fixed:")
+    return policy.partition("#")[0] == PLAIN or policy.startswith("fixed:")
 
 
 def loop_share(runs: Sequence[Run]) -> float | None:
@@ -195,6 +201,11 @@ def _make_cells(by_policy: Mapping[str, Sequence[Run]]) -> dict[str, _Cell]:
     return cells
 
 
+def _ratio(above: Samples, below: Samples) -> Samples:
+    """Return the ratio, NaN where nothing stands below."""
+    return np.divide(above, below, out=np.full_like(above, math.nan), where=below > 0)
+
+
 def _resample(num_prompts: int, rng: np.random.Generator) -> Samples:
     """Return how often each prompt is drawn: once in the first row, by chance in all others."""
     once = np.ones((1, num_prompts))
@@ -204,11 +215,13 @@ def _resample(num_prompts: int, rng: np.random.Generator) -> Samples:
     return np.vstack([once, rng.multinomial(num_prompts, shares, NUM_RESAMPLES)])
 
 
-def _find_oracle(cells: Mapping[str, _Cell], default_window: int) -> Oracle:
+def _find_oracle(
+    cells: Mapping[str, _Cell], policies: Mapping[str, str], default_window: int
+) -> Oracle:
     once = np.ones((1, len(cells[PLAIN].tokens)))
     fixed = filter(is_fixed, cells)
-    policy = max(fixed, key=lambda each: cells[each].speed(once, CHOSEN).figure)
-    chosen = choose_policy(policy, window=default_window)
+    policy = max(fixed, key=lambda each: cells[each].speed(once, CHOSEN).figure or 0.0)
+    chosen = choose_policy(policies.get(policy, policy), window=default_window)
     assert chosen.arm is not None
     speed, plain = (cells[each].speed(once, SCORED) for each in (policy, PLAIN))
     window = 0 if chosen.arm == PLAIN else chosen.window

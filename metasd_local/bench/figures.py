@@ -5,7 +5,6 @@ An answer counts in full from 128 tokens on; shorter ones have figures of their 
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from metasd_local.bench.domains import (
+    CHOSEN,
     SCORED,
     Domain,
     by_domain,
@@ -23,6 +23,7 @@ from metasd_local.bench.domains import (
     mean,
 )
 from metasd_local.bench.measure import Run
+from metasd_local.bench.prompts import Prompt
 from metasd_local.bench.windows import Prices, drafting_costs, total_rounds
 from metasd_local.costs import CostCurve
 from metasd_local.protocols import PLAIN
@@ -34,7 +35,8 @@ SHORT_ANSWER = 128
 class Setting:
     """What the figures depend on besides the runs."""
 
-    policies: Sequence[str]
+    policies: Mapping[str, str]
+    """As typed, by name."""
     candidates: Mapping[str, Sequence[str]]
     """Fixed policies by domain that were run only to find the best arm."""
     curve: CostCurve
@@ -57,6 +59,7 @@ def make_document(
     long, short = (
         by_domain(
             [run for run in runs if (lengths[run.prompt] < shortest) == is_short],
+            setting.policies,
             setting.candidates,
             setting.default_window,
             rng,
@@ -98,13 +101,13 @@ def make_document(
 
 
 def plain_spread(runs: Sequence[Run]) -> float | None:
-    """Return by how much the slowest plain run of a prompt exceeds the fastest, as a median."""
-    seconds: dict[str, list[float]] = defaultdict(list)
+    """Return by how much the first two plain runs of a prompt differ, as a median."""
+    seconds: dict[Prompt, list[float]] = defaultdict(list)
     for run in runs:
-        if run.policy == PLAIN and run.emitted:
-            seconds[run.prompt.text].append(run.seconds_decode / run.emitted)
+        if run.policy == PLAIN and run.emitted and run.repeat < 2:
+            seconds[run.prompt].append(run.seconds_decode / run.emitted)
     spreads = [max(each) / min(each) - 1 for each in seconds.values() if len(each) > 1]
-    return float(np.median(spreads)) if spreads else None
+    return _median(spreads)
 
 
 def _counts(runs: Sequence[Run]) -> dict[str, Any]:
@@ -136,7 +139,7 @@ def _result(domain: Domain | None, policy: str, prices: Prices) -> dict[str, Any
         "speedup": speedup.figure,
         "interval": speedup.interval,
         "possible_speedup": possible,
-        "of_possible": speedup.figure / possible if possible else None,
+        "of_possible": speedup.figure / possible if speedup.figure and possible else None,
         "best_arm_share": domain.best_arm_share(policy),
     }
 
@@ -150,31 +153,34 @@ def _summary(domains: Collection[Domain], policy: str) -> dict[str, Any]:
     ]
     speedup = geometric_mean(speedups) if speedups else None
     share = mean(shares) if shares else None
-    overhead = [run.overhead_share for domain in domains for run in domain.runs[policy]]
+    overhead = [run.overhead_share for domain in valid for run in domain.runs[policy]]
     return {
         "speedup": speedup and speedup.figure,
         "interval": speedup and speedup.interval,
         "of_oracle": share and share.figure,
         "of_oracle_interval": share and share.interval,
-        "of_plain_worst": min((each.figure for each in speedups), default=None),
+        "of_plain_worst": min((each.figure for each in speedups if each.figure), default=None),
         "overhead_share": _median(overhead),
     }
 
 
-def _ceiling(domains: Collection[Domain], policies: Sequence[str]) -> float | None:
-    """Return what the best arm of every valid domain gains over the best single arm."""
-    found = [
-        (domain, domain.oracle.speedup) for domain in domains if domain.is_valid and domain.oracle
-    ]
-    if not found:
+def _ceiling(domains: Collection[Domain], policies: Collection[str]) -> float | None:
+    """Return what the best fixed policy of every valid domain gains over the best single one.
+
+    All are chosen on one half of the repeats and scored on the other; None with fewer than two
+    policies or domains.
+    """
+    valid = [domain for domain in domains if domain.is_valid and domain.has_halves]
+    fixed = [policy for policy in policies if is_fixed(policy)]
+    if min(len(valid), len(fixed)) < 2:
         return None
-    best = np.mean([math.log(speedup) for _, speedup in found])
-    single = max(
-        np.mean([math.log(domain.speedup(policy).figure) for domain, _ in found])
-        for policy in policies
-        if is_fixed(policy)
-    )
-    return float(np.exp(best - single))
+    chosen, scored = (
+        np.log([[domain.speedup(p, PLAIN, half).samples[0] for domain in valid] for p in fixed])
+        for half in (CHOSEN, SCORED)
+    )  # (len(fixed), len(valid))
+    best = scored[chosen.argmax(axis=0), range(len(valid))]
+    gain = float(np.exp(np.mean(best - scored[chosen.mean(axis=1).argmax()])))
+    return gain if np.isfinite(gain) else None
 
 
 def _median(values: Sequence[float]) -> float | None:

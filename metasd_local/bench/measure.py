@@ -12,7 +12,7 @@ from typing import Protocol
 
 from metasd_local.bench.prompts import Prompt
 from metasd_local.errors import Cancelled
-from metasd_local.events import Event, GenerationDone, PromptRead, RoundDone
+from metasd_local.events import Event, GenerationDone, Notice, PromptRead, RoundDone
 from metasd_local.stats import LoopFinder
 
 
@@ -50,7 +50,8 @@ class Run:
     draft_seconds: Mapping[str, float]
     """Seconds of drafting by arm, catch-up apart."""
     seconds_prompt: float
-    prompt_tokens: int
+    notices: tuple[str, ...] = ()
+    """What went wrong, such as a drafter that failed."""
 
 
 def run_once(
@@ -97,7 +98,10 @@ def fold_run(
         rounds=Counter((each.arm, each.drafted, each.accepted) for each in kept),
         draft_seconds=dict(draft_seconds),
         seconds_prompt=read.seconds,
-        prompt_tokens=read.prompt_tokens,
+        # What precedes the reading of the prompt is known from the session's setup.
+        notices=tuple(
+            event.text for event in events[events.index(read) :] if isinstance(event, Notice)
+        ),
     )
 
 

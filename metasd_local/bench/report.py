@@ -19,10 +19,20 @@ _SHARES = {
 _NOTES = (
     "Speed-up: tokens/s ÷ plain's, ± half the 95 % interval. All: geometric mean of valid domains. "
     "Of best: ÷ tokens/s of each domain's best single arm and window, plain among them. Worst: the "
-    "lowest speed-up. Length: tokens a round. Accepted: of the drafted tokens. Overhead: time "
-    "outside llama.cpp. Possible: ÷ the speed-up the cost curve allows for the same rounds with no "
-    "time outside llama.cpp and no catching up. Best arm: rounds it played. From length on, means "
-    "over the domains. Loops: tokens that repeat the answer; they count in no other figure."
+    "lowest speed-up of a valid domain. Length: tokens a round. Accepted: of the drafted tokens. "
+    "Overhead: time outside llama.cpp. Possible: the share of the speed-up the cost curve allows "
+    "for the same rounds with no time outside llama.cpp and no catching up, and that speed-up. "
+    "Best arm: rounds it played. From length on, means over the domains. Loops: tokens that repeat "
+    "the answer; they count in no other figure."
+)
+_KEPT = (
+    "Target, drafters and index start every answer empty. auto keeps what it learned of drafters "
+    "and costs from answer to answer, as it does for a user, and begins with nothing but the cost "
+    "curve."
+)
+_KEPT_EMULATED = (
+    "Everything starts every answer from nothing, what auto learned of drafters too; the target's "
+    "costs are learned over the whole bench."
 )
 _Row: TypeAlias = Mapping[str, Any]
 
@@ -32,7 +42,7 @@ def table_lines(document: Mapping[str, Any]) -> list[str]:
     lines = _wrap(", ".join(f"{name} {value}" for name, value in facts(document)))
     for title, rows in tables(document).items():
         lines += ["", title, *_columns(rows)]
-    for remark in (*_remarks(document), _NOTES):
+    for remark in _remarks(document):
         lines += ["", *_wrap(remark)]
     return lines
 
@@ -44,7 +54,7 @@ def report_block(document: Mapping[str, Any]) -> str:
     """
     parts = ["\n".join(f"- {name}: {escape(value)}" for name, value in facts(document))]
     parts += [f"**{title}**\n\n{markdown_table(rows)}" for title, rows in tables(document).items()]
-    parts += [escape(remark) for remark in (*_remarks(document), _NOTES)]
+    parts += [escape(remark) for remark in _remarks(document)]
     command, commit, prompts = (
         _text(document[key]).replace("`", "'") for key in ("command", "commit", "prompts_hash")
     )
@@ -97,6 +107,7 @@ def _remarks(document: Mapping[str, Any]) -> list[str]:
         if costs:
             shown = ", ".join(f"{name}: {1000 * cost:.3g}" for name, cost in costs.items())
             remarks.append(f"Milliseconds to {what}: {shown}.")
+    remarks += [_NOTES, _KEPT_EMULATED if document["emulated"] else _KEPT]
     return [_text(remark) for remark in remarks]
 
 
@@ -144,8 +155,11 @@ def _group_tables(
         of_best = _with_interval(total.get("of_oracle"), total.get("of_oracle_interval"))
         worst = _number("{:.2f}", total.get("of_plain_worst"))
         length = _number("{:.2f}", _mean(rows, "mean_accepted_length"))
-        shares = (_number("{:.0%}", _mean(rows, key)) for key in _SHARES.values())
-        details.append([policy, of_best, worst, length, *shares])
+        shares = {name: _number("{:.0%}", _mean(rows, key)) for name, key in _SHARES.items()}
+        possible = _mean(rows, "possible_speedup")
+        if possible is not None:
+            shares["possible"] += f" of {possible:.2f}"
+        details.append([policy, of_best, worst, length, *shares.values()])
     return {f"Speed-up over plain{suffix}": speed, f"Details{suffix}": details}
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 
 from metasd_local.bench.measure import Decoder, Run, run_once
 from metasd_local.bench.prompts import Prompt
-from metasd_local.bench.windows import best_windows
+from metasd_local.bench.windows import NUM_CANDIDATES, best_windows
 from metasd_local.costs import CostCurve
 from metasd_local.errors import Cancelled
 from metasd_local.events import Event
@@ -38,8 +38,8 @@ class Wishes:
     """What is to be compared."""
 
     prompts: Sequence[Prompt]
-    policies: Sequence[str]
-    """As typed, `plain` among them."""
+    policies: Mapping[str, str]
+    """As typed, by name; `plain` among them."""
     arms: Sequence[str]
     """The drafters whose best window is looked for."""
     max_tokens: int
@@ -58,12 +58,13 @@ class _Plan:
     has_search: bool
     """Whether the best arm and window are looked for."""
     seconds: float
+    """Of all of it, and of the repeats there is more time for."""
 
 
 class Bench:
     """A bench under way.
 
-    on_events: told policy, prompt, repeat and events of every generation.
+    on_events: told policy, prompt, repeat and events of every generation that counts.
     """
 
     def __init__(
@@ -79,7 +80,8 @@ class Bench:
         self.runs: list[Run] = []
         self.candidates: dict[str, Sequence[str]] = {}
         """By domain the fixed policies that may be best, besides those asked for."""
-        self.left_out: list[str] = []
+        self.warnings: list[str] = []
+        """What was left out, and what went wrong."""
         self._wishes = wishes
         self._rows = _rows(wishes.prompts)
         self._curve = curve
@@ -89,50 +91,60 @@ class Bench:
         self._on_events = on_events
 
     def run(self, started_s: float) -> Iterator[float | str]:
-        """Measure; yield the share of the work that is done, and the estimate as a text first.
+        """Measure; yield the share of the time that is over, and the estimate as a text.
 
         started_s: when the budget began to be spent. Ends early if a generation is interrupted.
         """
+        wishes, budget_s = self._wishes, self._wishes.budget_s
         with suppress(Cancelled):
-            answer_s = self._warm_up()
-            plan = self._plan(answer_s, self._wishes.budget_s - (self._clock() - started_s))
+            answer_s = {}
+            for policy in wishes.policies:
+                answer_s[policy] = self._warm_up(policy)
+                yield (self._clock() - started_s) / budget_s
+            spent_s = self._clock() - started_s
+            plan = self._plan(answer_s, budget_s - spent_s)
+            num_prompts = sum(map(len, self._rows[: plan.num_rows]))
+            counts = ((num_prompts, "prompt"), (len(self._rows[0]), "domain"))
+            prompts, domains = (f"{count} {what}{'s' * (count > 1)}" for count, what in counts)
             yield (
-                f"{len(self._rows[0])} domains x {plan.num_rows} prompts "
-                f"x {len(self._wishes.policies)} policies x {plan.repeats} repeats: "
+                f"{prompts} of {domains}, {len(wishes.policies)} policies, each "
+                f"{plan.repeats} times{'' if wishes.repeats else ' or more'}: "
                 f"about {_duration(plan.seconds)}"
             )
             for _ in chain(
                 self._search() if plan.has_search else (),
                 self._measure(plan.repeats, started_s),
             ):
-                yield (self._clock() - started_s) / plan.seconds
+                yield (self._clock() - started_s) / (spent_s + plan.seconds)
 
-    def _warm_up(self) -> Mapping[str, float]:
-        """Return the expected seconds of an answer by policy."""
-        seconds = {}
+    def _warm_up(self, policy: str) -> float:
+        """Return the expected seconds of an answer."""
         num_tokens = min(WARM_UP_TOKENS, self._wishes.max_tokens)
-        for policy in self._wishes.policies:
-            run, _ = run_once(self._decoder, policy, WARM_UP, 0, num_tokens)
-            share = self._wishes.max_tokens / max(run.length, 1)
-            seconds[policy] = run.seconds_prompt + run.seconds_decode * share
-        return seconds
+        run, _ = self._decode(policy, WARM_UP, 0, num_tokens)
+        share = self._wishes.max_tokens / max(run.length, 1)
+        return run.seconds_prompt + run.seconds_decode * share
 
     def _plan(self, answer_s: Mapping[str, float], budget_s: float) -> _Plan:
         """Decide what to do with the rest of the budget, and note what it is too short for."""
         wishes = self._wishes
         num_domains = len(self._rows[0])
-        once_s = sum(answer_s.values()) * num_domains
-        repeats = wishes.repeats or (DEFAULT_REPEATS if once_s * DEFAULT_REPEATS <= budget_s else 1)
-        search_s = num_domains * SEARCHED_PROMPTS * _mean(answer_s) * len(wishes.arms)
-        is_affordable = repeats > 1 and search_s < SEARCH_BUDGET * budget_s
-        has_search = bool(wishes.arms) and is_affordable
-        if not has_search:
+        unit_s = sum(answer_s.values())
+        is_twice = unit_s * num_domains * DEFAULT_REPEATS <= budget_s
+        repeats = wishes.repeats or (DEFAULT_REPEATS if is_twice else 1)
+        drafted_s = _mean(answer_s)
+        search_s = num_domains * SEARCHED_PROMPTS * drafted_s * len(wishes.arms)
+        has_search = bool(wishes.arms) and repeats > 1 and search_s < SEARCH_BUDGET * budget_s
+        if has_search:
+            unit_s += NUM_CANDIDATES * drafted_s
+        else:
             search_s = 0.0
             if wishes.arms:
-                self.left_out.append("the best arm and window in hindsight: --minutes is too short")
-        row_s = once_s * repeats
+                why = "it takes 2 repeats" if wishes.repeats == 1 else "--minutes is too short"
+                self.warnings.append(f"the best arm and window in hindsight: {why}")
+        row_s = unit_s * num_domains * repeats
         num_rows = int(min(max((budget_s - search_s) / row_s, 1), len(self._rows)))
-        return _Plan(num_rows, repeats, has_search, num_rows * row_s + search_s)
+        all_s = search_s + unit_s * len(wishes.prompts) * (wishes.repeats or MOST_REPEATS)
+        return _Plan(num_rows, repeats, has_search, min(all_s, max(budget_s, unit_s)))
 
     def _search(self) -> Iterator[None]:
         """Find the candidates; yield after every prompt."""
@@ -140,7 +152,7 @@ class Bench:
         wide: defaultdict[str, list[Run]] = defaultdict(list)
         for prompt in chain.from_iterable(self._rows[:SEARCHED_PROMPTS]):
             for policy in policies:
-                run, _ = run_once(self._decoder, policy, prompt, 0, self._wishes.max_tokens)
+                run, _ = self._decode(policy, prompt, 0, self._wishes.max_tokens)
                 wide[prompt.domain].append(run)
             yield
         for domain, runs in wide.items():
@@ -174,20 +186,33 @@ class Bench:
         """Note what was not reached: some prompts of a row, and whole rows."""
         if prompts:
             names = ", ".join(prompt.domain for prompt in prompts)
-            self.left_out.append(f"domains {names}: --minutes is too short")
+            self.warnings.append(f"domains {names}: --minutes is too short")
         if rows:
-            self.left_out.append(f"{len(rows)} prompts of every domain: --minutes is too short")
+            left, all_ = sum(map(len, rows)), len(self._wishes.prompts)
+            self.warnings.append(f"{left} of {all_} prompts: --minutes is too short")
 
     def _measure_unit(self, prompt: Prompt, repeat: int) -> None:
         """Keep the runs of a unit once all of it was measured."""
-        policies = [*self._wishes.policies, *self.candidates.get(prompt.domain, ())]
+        candidates = self.candidates.get(prompt.domain, ())
+        policies = list(dict.fromkeys((*self._wishes.policies, *candidates)))
         self._rng.shuffle(policies)
         runs = []
         for policy in policies:
-            run, events = run_once(self._decoder, policy, prompt, repeat, self._wishes.max_tokens)
+            run, events = self._decode(policy, prompt, repeat, self._wishes.max_tokens)
             self._on_events(policy, prompt, repeat, events)
             runs.append(run)
         self.runs += runs
+
+    def _decode(
+        self, policy: str, prompt: Prompt, repeat: int, num_tokens: int
+    ) -> tuple[Run, Sequence[Event]]:
+        typed = self._wishes.policies.get(policy, policy)
+        run, events = run_once(self._decoder, typed, prompt, repeat, num_tokens)
+        for notice in run.notices:
+            warning = f"{policy}: {notice}"
+            if warning not in self.warnings:
+                self.warnings.append(warning)
+        return replace(run, policy=policy), events
 
 
 def _rows(prompts: Sequence[Prompt]) -> list[list[Prompt]]:

@@ -11,9 +11,7 @@ import numpy as np
 
 from metasd_local.arguments import Request
 from metasd_local.bench.prompts import select_domains
-from metasd_local.bench.schedule import Wishes
-from metasd_local.cli.bench import DEFAULT_MINUTES, MAX_BENCH_TOKENS, choose_policies, own_options
-from metasd_local.cli.measurement import measurement
+from metasd_local.cli.measurement import MAX_BENCH_TOKENS, measurement
 from metasd_local.cli.surroundings import DONE, Surroundings
 from metasd_local.costs import RunningCosts
 from metasd_local.drafters.model import EVALUATED_ROWS
@@ -24,7 +22,7 @@ from metasd_local.lab.profile import Profile, find_profile
 from metasd_local.lab.simulate import DEFAULT_CURVE, NUMBERS_OF_DRAFTERS, simulate
 from metasd_local.lab.traces import arm_names
 from metasd_local.options import MAX_WINDOW, QUANTISATIONS, VOCABULARY_SIZES, Options
-from metasd_local.protocols import PLAIN, Policy
+from metasd_local.protocols import Policy
 from metasd_local.selection import COMPARED
 from metasd_local.selection.factory import choose_policy
 
@@ -37,13 +35,17 @@ NUM_EMULATED_PROMPTS = 12
 def run_simulation(options: Options, _: Request, around: Surroundings) -> int:
     """Compare policies on drawn traces."""
     factories = {}
+    only_arms = {}
     for text in options.policies or COMPARED:
-        factory = partial(_simulated_policy, text)
-        factory(np.random.default_rng(0))  # what cannot be is said first
-        factories[text] = factory
+        factories[text] = partial(_simulated_policy, text)
+        chosen = choose_policy(text)
+        chosen.check_arm(arm_names(max(NUMBERS_OF_DRAFTERS)))
+        if chosen.arm is not None:
+            only_arms[text] = chosen.arm
     found = simulate(
         factories,
         seed=options.seed or 0,
+        only_arms=only_arms,
         on_progress=partial(around.output.progress, "simulating"),
     )
     around.output.report(found.to_json(), found.lines(), as_json=options.json)
@@ -52,41 +54,23 @@ def run_simulation(options: Options, _: Request, around: Surroundings) -> int:
 
 def _simulated_policy(text: str, rng: np.random.Generator) -> Policy:
     seed = int(rng.integers(2**32))
-    chosen = choose_policy(text, seed=seed, costs=RunningCosts(DEFAULT_CURVE))
-    chosen.check_arm(arm_names(max(NUMBERS_OF_DRAFTERS)))
-    return chosen.policy
+    return choose_policy(text, seed=seed, costs=RunningCosts(DEFAULT_CURVE)).policy
 
 
 def run_emulation(options: Options, request: Request, around: Surroundings) -> int:
     """Bench real models with the acceptance of a profile."""
     profile = find_profile(request.words[0])
     pool_name = next(iter(request.words[1:]), None)
-    options = own_options(options, request.typed)
-    max_tokens = options.max_tokens or MAX_BENCH_TOKENS
     if options.ctx is None:
+        max_tokens = request.typed.get("max_tokens", MAX_BENCH_TOKENS)
         options = dataclasses.replace(options, ctx=profile.prompt_tokens + max_tokens)
     prompts = emulated_prompts(profile, NUM_EMULATED_PROMPTS)
     if options.domains:
         prompts = select_domains(prompts, options.domains)
     with measurement(options, request, pool_name, around) as measuring:
-        pool = measuring.pool
-        emulation = _emulation(pool, profile, options)
-        policies = choose_policies(options, emulation.arms)
-        for policy in policies:
-            emulation.make_policy(policy)
-        setup = pool.session(dataclasses.replace(options, policy=PLAIN)).setup
+        emulation = _emulation(measuring.pool, profile, measuring.options)
         return measuring.run(
-            emulation,
-            Wishes(
-                prompts=prompts,
-                policies=policies,
-                arms=emulation.arms,
-                max_tokens=max_tokens,
-                budget_s=60 * (options.minutes or DEFAULT_MINUTES),
-                repeats=options.repeats,
-            ),
-            dataclasses.replace(setup, pool=f"{setup.pool}, {emulation.label}"),
-            emulated=True,
+            emulation, prompts, emulation.arms, emulation.make_policy, emulation.label
         )
 
 
@@ -119,7 +103,6 @@ def _emulation(pool: OpenPool, profile: Profile, options: Options) -> Emulation:
         interrupt=pool.interrupt,
         costs=pool.kept.costs,
         watch=pool.watch,
-        window=options.window,
         seed=options.seed or 0,
     )
 

@@ -31,7 +31,10 @@ class Output:
         self, document: Mapping[str, Any], lines: Iterable[str], *, as_json: bool | None
     ) -> None:
         """Write a result: the one or the other."""
-        text = json.dumps(document, indent=1) if as_json else "\n".join(map(printable, lines))
+        if as_json:
+            text = json.dumps(document, indent=1, allow_nan=False)
+        else:
+            text = "\n".join(map(printable, lines))
         self.end()
         self._stdout.write(text + "\n")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from metasd_local.arguments import Request
+from metasd_local.cli.measurement import only_typed
 from metasd_local.cli.surroundings import DONE, FAILED, Surroundings, opened_pool
 from metasd_local.options import Options
 from metasd_local.selftest import verify_pool
@@ -14,8 +13,8 @@ DEFAULT_MINUTES = 3.0
 
 def verify(options: Options, request: Request, around: Surroundings) -> int:
     """Run the self-test of a pool."""
-    fresh = dataclasses.replace(options, fresh=True)
-    with opened_pool(fresh, request.first_word, around) as (pool, interrupts):
+    options = only_typed(options, request.typed)
+    with opened_pool(options, request.first_word, around) as (pool, interrupts):
 
         def on_progress(share: float) -> bool:
             around.output.progress("checking", share)

@@ -41,7 +41,6 @@ class Emulation:
     models: a token model for every drafter of the profile; they may share weights.
     costs: the target's, which `watch` is told of.
     scheme: what is paid per logits row; it must take the widest window of any policy.
-    window: what holds for a policy that names none.
     The same prompt has the same tokens, answer and drafts under every policy.
     """
 
@@ -55,7 +54,6 @@ class Emulation:
         interrupt: Interrupt,
         costs: RunningCosts | None = None,
         watch: Callable[[int, float], str | None] = lambda *_: None,
-        window: int | None = None,
         seed: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -67,7 +65,6 @@ class Emulation:
         self._interrupt = interrupt
         self._costs = costs
         self._watch = watch
-        self._window = window
         self._seed = seed
         self._clock = clock
 
@@ -83,7 +80,7 @@ class Emulation:
 
     def make_policy(self, text: str, seed: int = 0) -> ChosenPolicy:
         """Return the policy typed as `text`; raise UsageError if it cannot be."""
-        chosen = choose_policy(text, window=self._window, seed=seed, costs=self._costs)
+        chosen = choose_policy(text, seed=seed, costs=self._costs)
         chosen.check_arm(self.arms)
         return chosen
 

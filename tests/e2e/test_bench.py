@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 
 from metasd_local.cli.surroundings import DONE, INTERRUPTED, WRONG_USAGE
 from metasd_local.events import GenerationDone, Notice, RoundDone
+from metasd_local.stats import LoopFinder
 from metasd_local.trace import read_trace
 from tests.command import metasd, metasd_here
 from tests.tiny_gguf import write_tiny_gguf
@@ -62,58 +65,161 @@ def benched(prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Benched:
     folder = tmp_path_factory.mktemp("bench")
     trace, plot = folder / "trace.jsonl", folder / "plot.svg"
     finished = metasd(
-        *("bench", "--prompts", str(prompts), "--policies", "ucb,fixed:code"),
+        *("bench", "--prompts", str(prompts), "--policies", "ucb,fixed:code,ucb"),
         *(*QUICK, *FEW, "--json", "--trace", str(trace), "--plot", str(plot)),
     )
     assert finished.returncode == DONE, finished.stderr
     return Benched(json.loads(finished.stdout), trace, plot.read_text(encoding="utf-8"))
 
 
-def generations(trace: Path) -> list[tuple[str, Sequence[RoundDone], GenerationDone]]:
-    """Return policy and domain, rounds and end of every generation of a trace."""
-    found: list[tuple[str, Sequence[RoundDone], GenerationDone]] = []
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One generation of a trace."""
+
+    policy: str
+    domain: str
+    repeat: int
+    prompt: int
+    """Its number in the domain."""
+    rounds: Sequence[RoundDone]
+    done: GenerationDone
+
+    @property
+    def text(self) -> tuple[int, ...]:
+        """Return the tokens."""
+        return tuple(token for each in self.rounds for token in each.emitted)
+
+
+def generations(trace: Path) -> list[Generation]:
+    """Return the generations of all units that are complete in a trace."""
+    found: list[Generation] = []
     rounds: list[RoundDone] = []
     title = ""
+    prompts: Counter[tuple[str, str]] = Counter()
     for event in read_trace(trace):
         if isinstance(event, Notice) and event.text.startswith("bench: "):
             title, rounds = event.text.removeprefix("bench: "), []
         elif isinstance(event, RoundDone):
             rounds.append(event)
         elif isinstance(event, GenerationDone):
-            found.append((title, rounds, event))
-    return found
+            policy, domain, repeat = title.split(", ")
+            number = int(repeat.removeprefix("repeat "))
+            prompts[policy, domain] += number == 0
+            prompt = prompts[policy, domain]
+            found.append(Generation(policy, domain, number, prompt, rounds, event))
+    units = [
+        list(unit) for _, unit in itertools.groupby(found, lambda each: (each.domain, each.repeat))
+    ]
+    sizes = {unit[0].domain: len(unit) for unit in reversed(units)}
+    whole = [unit for unit in units if len(unit) == sizes[unit[0].domain]]
+    return [each for unit in whole for each in unit]
+
+
+def recomputed(found: Sequence[Generation]) -> dict[str, float]:
+    """Return the figures of one policy in one domain, counted without any code of the bench."""
+    counts: Counter[str] = Counter()
+    by_prompt: dict[int, list[tuple[int, float]]] = {}
+    overheads = []
+    for each in found:
+        loops, tokens, seconds = LoopFinder(()), 0, 0.0
+        loops.add(each.text)
+        start = len(each.text) if loops.start is None else loops.start
+        for done in each.rounds:
+            if tokens + len(done.emitted) > start:
+                break
+            tokens += len(done.emitted)
+            seconds += done.seconds
+            counts.update(drafted=done.drafted, accepted=done.accepted)
+        seconds *= each.done.seconds_decode / sum(done.seconds for done in each.rounds)
+        counts.update(emitted=tokens, looping=loops.num_looping, length=len(each.text))
+        by_prompt.setdefault(each.prompt, []).append((tokens, seconds))
+        overheads.append(1 - each.done.seconds_inside / each.done.seconds_decode)
+    medians = [
+        [median(column) for column in zip(*runs, strict=True)] for runs in by_prompt.values()
+    ]
+    all_tokens, all_s = (sum(column) for column in zip(*medians, strict=True))
+    return {
+        **counts,
+        "loop_share": counts["looping"] / counts["length"],
+        "seconds_decode": sum(seconds for runs in by_prompt.values() for _, seconds in runs),
+        "overhead_share": median(overheads),
+        "tokens_per_second": all_tokens / all_s,
+    }
+
+
+def check_against_trace(document: Mapping[str, Any], trace: Path) -> None:
+    """Compare every figure of every result with what the trace says."""
+    found = generations(trace)
+    longest = min(128, document["max_tokens"])
+    is_short = {
+        (each.domain, each.prompt): len(each.text) < longest
+        for each in found
+        if each.policy == "plain"
+    }
+    for entry, short in itertools.product(document["results"], (False, True)):
+        figures = entry["short"] if short else entry
+        mine, plain = (
+            [
+                each
+                for each in found
+                if (each.policy, each.domain) == (policy, entry["domain"])
+                and is_short[each.domain, each.prompt] == short
+            ]
+            for policy in (entry["policy"], "plain")
+        )
+        assert figures["prompts"] == len({each.prompt for each in mine})
+        if not mine:
+            continue
+        expected = recomputed(mine)
+        assert figures["emitted"] == expected["emitted"]
+        for name in ("seconds_decode", "overhead_share", "tokens_per_second", "loop_share"):
+            assert figures[name] == pytest.approx(expected[name], rel=1e-9)
+        speedup = expected["tokens_per_second"] / recomputed(plain)["tokens_per_second"]
+        assert figures["speedup"] == pytest.approx(speedup)
+        accepted = (figures["acceptance_rate"] or 0.0) * expected["drafted"]
+        assert accepted == pytest.approx(expected["accepted"])
 
 
 def test_the_figures_are_those_of_the_trace(benched: Benched) -> None:
-    """Tokens, seconds and acceptance, counted again from the events that were written."""
+    """Counted again from the events that were written; a policy may be named twice."""
     document = benched.document
     assert benched.plot.startswith("<svg")
-    assert {entry["policy"] for entry in document["results"]} == {"plain", "ucb", "fixed:code"}
-    recounted = generations(benched.trace)
-    assert recounted
+    assert {entry["policy"] for entry in document["results"]} == {
+        *("plain", "ucb", "ucb#2", "fixed:code")
+    }
+    check_against_trace(document, benched.trace)
+    texts = {(each.domain, each.text) for each in generations(benched.trace)}
+    assert Counter(domain for domain, _ in texts) == {"code": 2, "dialogue": 2}
+
+
+FIGURES = {
+    *("prompts", "emitted", "seconds_decode", "tokens_per_second", "speedup", "interval"),
+    *("acceptance_rate", "mean_accepted_length", "overhead_share", "loop_share", "best_arm_share"),
+    *("is_valid", "possible_speedup", "of_possible"),
+}
+SUMMARY = {
+    *("speedup", "interval", "of_oracle", "of_oracle_interval", "of_plain_worst"),
+    "overhead_share",
+}
+
+
+def test_the_document_has_its_shape(benched: Benched) -> None:
+    """Programs rely on the keys."""
+    document = benched.document
+    assert set(document) == {
+        *("commit", "llama_cpp", "command", "pool", "device", "threads", "scheme", "temperature"),
+        *("emulated", "machine", "max_tokens", "prompts_hash", "seconds", "idle", "idle_detail"),
+        *("warnings", "cost_curve", "curve_depth", "results", "best", "summary", "ceiling"),
+        "drafter_costs",
+    }
     for entry in document["results"]:
-        mine = [
-            (rounds, done)
-            for title, rounds, done in recounted
-            if title.startswith(f"{entry['policy']}, {entry['domain']}, ")
-        ]
-        drafted = sum(each.drafted for rounds, _ in mine for each in rounds)
-        accepted = sum(each.accepted for rounds, _ in mine for each in rounds)
-        figures = [each for each in (entry, entry["short"]) if each["prompts"]]
-        assert sum(each["emitted"] for each in figures) == sum(
-            len(each.emitted) for rounds, _ in mine for each in rounds
-        )
-        assert sum(each["seconds_decode"] for each in figures) == pytest.approx(
-            sum(done.seconds_decode for _, done in mine)
-        )
-        if len(figures) == 1 and drafted:
-            assert figures[0]["acceptance_rate"] == pytest.approx(accepted / drafted)
-    texts: dict[str, set[tuple[int, ...]]] = {}
-    for title, rounds, _ in recounted:
-        _, domain, _ = title.split(", ")
-        text = tuple(token for each in rounds for token in each.emitted)
-        texts.setdefault(domain, set()).add(text)
-    assert {domain: len(found) for domain, found in texts.items()} == {"code": 2, "dialogue": 2}
+        assert set(entry) == FIGURES | {"policy", "domain", "short"}
+        assert set(entry["short"]) == FIGURES
+    for total in document["summary"].values():
+        assert set(total) == SUMMARY | {"short"}
+        assert set(total["short"]) == SUMMARY
+    for best in document["best"]:
+        assert set(best) == {"domain", "arm", "window", "tokens_per_second", "speedup"}
 
 
 def test_every_decoding_starts_cold(benched: Benched) -> None:
@@ -121,35 +227,24 @@ def test_every_decoding_starts_cold(benched: Benched) -> None:
     text = benched.trace.read_text(encoding="utf-8")
     assert '"reused_tokens": 0' in text
     assert text.count('"reused_tokens": 0') == text.count('"event": "PromptRead"')
-    for title, rounds, _ in generations(benched.trace):
-        if title.startswith("fixed:code"):
-            assert rounds[0].catch_up_s > 0.0
+    for each in generations(benched.trace):
+        if each.policy == "fixed:code":
+            assert each.rounds[0].catch_up_s > 0.0
 
 
-def test_the_report_is_for_people(prompts: Path, tiny_pool: Sequence[str]) -> None:
-    """A table on stdout, the estimate on stderr, nothing wider than a terminal."""
-    finished = metasd("bench", *tiny_pool, "--prompts", str(prompts), "--policies", "ucb", *QUICK)
+@pytest.mark.parametrize(("form", "width"), [("--no-report", 79), ("--report", 9999)])
+def test_the_report_is_for_people(
+    prompts: Path, tiny_pool: Sequence[str], form: str, width: int
+) -> None:
+    """A table no wider than a terminal or a block for an issue; the estimate on stderr."""
+    arguments = ("--prompts", str(prompts), "--policies", "ucb", *QUICK, "--minutes", "0.05")
+    finished = metasd_here("bench", *tiny_pool, *arguments, form)
     assert finished.returncode == DONE, finished.stderr
-    assert "2 domains x 2 prompts" in finished.stderr
+    assert "4 prompts of 2 domains, 2 policies, each 2 times" in finished.stderr
+    assert finished.stdout.startswith("### metasd bench\n") == (form == "--report")
     assert "Speed-up over plain" in finished.stdout
     assert "idle" in finished.stdout
-    assert max(map(len, finished.stdout.splitlines())) <= 79
-
-
-@pytest.mark.full
-def test_a_chat_configured_otherwise_changes_no_measurement(
-    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Temperature and policy of config.toml are for chats."""
-    (tmp_path / "metasd").mkdir()
-    (tmp_path / "metasd/config.toml").write_text('temperature = 0.9\npolicy = "random"\n')
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    finished = metasd(
-        "bench", "--prompts", str(prompts), "--policies", "plain", *QUICK, *FEW, "--json"
-    )
-    assert finished.returncode == DONE, finished.stderr
-    document = json.loads(finished.stdout)
-    assert (document["temperature"], document["scheme"]) == (0.0, "greedy")
+    assert max(map(len, finished.stdout.splitlines())) <= width
 
 
 @pytest.mark.parametrize(
@@ -184,25 +279,59 @@ def test_a_broken_line_of_prompts_is_named(tmp_path: Path) -> None:
     assert f"{path}, line 2: prompt" in finished.stderr
 
 
-def test_ctrl_c_prints_what_was_measured(prompts: Path, tiny_pool: Sequence[str]) -> None:
-    """A partial table and exit status 130; the trace tells when something was measured."""
-    command = [sys.executable, "-m", "metasd_local", "bench", *tiny_pool]
-    command += ["--prompts", str(prompts), "--policies", "ucb", "--threads", "1", "--minutes", "1"]
-    command += ["--max-tokens", "99", "--repeats", "99", "--trace", "/dev/stderr"]
+def test_ctrl_c_prints_what_was_measured(
+    prompts: Path, tiny_pool: Sequence[str], tmp_path: Path
+) -> None:
+    """A partial document and exit status 130; the trace says when it is time.
+
+    With 26 answers, of five policies, one prompt of a domain was repeated and the other was not.
+    """
+    trace = tmp_path / "trace.jsonl"
+    trace.touch()
+    command = [sys.executable, "-W", "error", "-m", "metasd_local", "bench", *tiny_pool]
+    command += [
+        "--prompts",
+        str(prompts),
+        "--policies",
+        "ucb",
+        "--threads",
+        "1",
+        "--minutes",
+        "0.5",
+    ]
+    command += ["--max-tokens", "60", "--repeats", "2", "--json", "--trace", "/dev/stderr"]
+    said = ""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        ends = (line for line in process.stderr if "GenerationDone" in line)
-        assert len(list(islice(ends, 6))) == 6
+        for line in process.stderr:
+            said += line
+            if said.count("GenerationDone") == 26:
+                break
         process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
+        said += process.stderr.read()
         printed = process.stdout.read()
     assert process.returncode == INTERRUPTED, said
-    assert "Speed-up over plain" in printed
     assert "stopped early by Ctrl-C" in printed
     assert "Traceback" not in said
+    document = json.loads(printed)
+    lines = [line for line in said.splitlines(keepends=True) if line.startswith("{")]
+    trace.write_text("".join(lines), encoding="utf-8")
+    check_against_trace(document, trace)
+
+
+def test_ctrl_c_is_heeded_before_anything_is_measured(tiny_pool: Sequence[str]) -> None:
+    """As in the cost curve, which takes minutes with a large model."""
+    command = [sys.executable, "-m", "metasd_local", "bench", *tiny_pool, "--minutes", "9"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert b"about 9 min" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        printed, said = process.communicate()
+    assert process.returncode == INTERRUPTED
+    assert (printed, said) == (b"", b"metasd: stopped before anything was measured\n")
 
 
 @pytest.mark.full

@@ -23,7 +23,7 @@ def test_slow_calls_cost_a_thread_and_a_notice_and_no_token(tmp_path: Path) -> N
     reference = pool.session(options)
     expected = list(reference.send("Count to ten.", seed=0, max_tokens=40))
     assert not [event for event in expected if isinstance(event, Notice)]
-    pool.kept.write_curve(CostCurve({1: 1e-7}))
+    pool.kept.use_curve(CostCurve({1: 1e-7}))
     pool.close()
     pool = open_pool(options, target, state_path=path)
     session = pool.session(options)
@@ -43,7 +43,7 @@ def test_a_curve_belongs_to_models_and_threads(tmp_path: Path) -> None:
         pool = open_pool(Options(policy="plain", threads=threads), state_path=path)
         assert pool.kept.costs.seconds(1) == known
         if keeps:
-            pool.kept.write_curve(CostCurve({1: 0.5}))
+            pool.kept.use_curve(CostCurve({1: 0.5}))
         pool.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,9 +23,11 @@ STEEP = CostCurve({1: 0.01, 17: 0.17})
 
 def document(runs: Sequence[Run], **candidates: Sequence[str]) -> dict[str, Any]:
     """Fold runs of plain, fixed:code and ucb."""
-    policies = list(dict.fromkeys(run.policy for run in runs if "window" not in run.policy))
+    policies = {run.policy: run.policy for run in runs if "window" not in run.policy}
     setting = Setting(policies, candidates, FLAT, max_tokens=256, default_window=5)
-    return make_document(runs, setting, np.random.default_rng(0))
+    found = make_document(runs, setting, np.random.default_rng(0))
+    json.dumps(found, allow_nan=False)
+    return found
 
 
 def result(found: dict[str, Any], policy: str, domain: str = "code") -> dict[str, Any]:
@@ -36,10 +40,12 @@ def result(found: dict[str, Any], policy: str, domain: str = "code") -> dict[str
     return dict(cell)
 
 
-def runs_of(policy: str, seconds: Sequence[float], **others: Any) -> list[Run]:
-    """Return one run per prompt of the domain code."""
+def runs_of(
+    policy: str, seconds: Sequence[float], domain: str = "code", **others: Any
+) -> list[Run]:
+    """Return one run per prompt of a domain."""
     return [
-        make_run(policy, Prompt("code", str(number)), each, **others)
+        make_run(policy, Prompt(domain, str(number)), each, **others)
         for number, each in enumerate(seconds)
     ]
 
@@ -60,6 +66,41 @@ def test_equal_prompts_leave_no_interval_width_and_one_prompt_no_interval() -> N
     assert result(found, "ucb")["interval"] == pytest.approx([2.0, 2.0])
     found = document(runs_of("plain", [2]) + runs_of("ucb", [1]))
     assert result(found, "ucb")["interval"] is None
+
+
+def test_what_was_not_measured_is_null() -> None:
+    """After Ctrl-C a prompt may lack its second repeat, and a policy may loop from the start."""
+    runs: list[Run] = []
+    for policy, seconds in {"plain": 2.0, "ucb": 1.0, "fixed:code:window=2": 1.0}.items():
+        runs += runs_of(policy, [seconds] * 2) + runs_of(policy, [seconds], repeat=1)
+        loops: dict[str, Any] = {"looping": 200, "rounds": {}} if policy == "ucb" else {}
+        for repeat in (0, 1):
+            kept_s = 0.0 if loops else seconds
+            runs += runs_of(policy, [kept_s], "maths", repeat=repeat, **loops)
+    candidates = ["fixed:code:window=2"]
+    found = document(runs, code=candidates, maths=candidates)
+    assert result(found, "ucb")["speedup"] == 2.0
+    assert result(found, "ucb", "maths")["speedup"] is None
+    assert result(found, "ucb", "maths")["tokens_per_second"] is None
+    assert found["summary"]["ucb"]["speedup"] is None
+    assert found["summary"]["plain"]["of_oracle"] == pytest.approx(0.5)
+    assert found["summary"]["plain"]["of_oracle_interval"] is None
+
+
+def test_the_summary_has_an_interval_where_every_domain_has_one() -> None:
+    """One prompt would count as if all prompts of its domain were alike."""
+    runs = [
+        run
+        for domain, seconds in (("code", [1, 1, 2]), ("maths", [2, 3, 5]))
+        for run in runs_of("plain", seconds, domain) + runs_of("ucb", [1, 2, 1], domain)
+    ]
+    total = document(runs)["summary"]["ucb"]
+    parts = [result(document(runs), "ucb", domain) for domain in ("code", "maths")]
+    assert total["speedup"] == pytest.approx((parts[0]["speedup"] * parts[1]["speedup"]) ** 0.5)
+    low, high = total["interval"]
+    assert parts[0]["interval"][0] < low < total["speedup"] < high < parts[1]["interval"][1]
+    one = runs_of("plain", [1], "one") + runs_of("ucb", [1], "one")
+    assert document(runs + one)["summary"]["ucb"]["interval"] is None
 
 
 def test_the_median_over_repeats_forgives_one_slow_run() -> None:
@@ -101,8 +142,10 @@ def test_a_looping_domain_is_invalid_and_no_part_of_the_summary() -> None:
     runs = runs_of("plain", [2, 2]) + runs_of("ucb", [1, 1])
     for policy, seconds in (("plain", 1.0), ("ucb", 9.0)):
         prompt = Prompt("maths", "loop")
-        runs.append(make_run(policy, prompt, seconds, tokens=200, looping=21))
+        runs.append(make_run(policy, prompt, seconds, looping=21, overhead_share=0.9))
     found = document(runs)
+    assert found["summary"]["ucb"]["overhead_share"] == result(found, "ucb")["overhead_share"]
+    assert result(found, "ucb", "maths")["overhead_share"] == 0.9
     assert result(found, "plain", "maths")["is_valid"] is False
     assert result(found, "plain", "code")["is_valid"] is True
     assert found["summary"]["ucb"]["speedup"] == pytest.approx(2.0)
@@ -142,8 +185,43 @@ def test_the_best_arm_is_chosen_on_one_half_and_scored_on_the_other() -> None:
     assert (best["arm"], best["window"]) == ("code", 2)
     assert best["speedup"] == pytest.approx(1.0)
     assert found["summary"]["ucb"]["of_oracle"] == pytest.approx(2.0)
-    # The best arm of the only domain against `fixed:code`, the best single one.
-    assert found["ceiling"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("domains", [("code",), ("code", "maths")])
+def test_the_ceiling_compares_the_fixed_policies_on_the_other_half(
+    domains: Sequence[str],
+) -> None:
+    """What choosing per domain gains over the best for all, where there is anything to choose."""
+    fastest = {"code": ("fixed:code", 2.0), "maths": ("plain", 1.0)}
+    runs: list[Run] = []
+    for repeat, domain in itertools.product(range(4), domains):
+        best, factor = fastest[domain]
+        for policy in ("plain", "fixed:code", "fixed:maths", "ucb"):
+            speed = factor if policy == best else 0.5 + 0.5 * (policy == "plain")
+            # Luck on one half only; candidates and other policies have no part in it.
+            speed *= 8 if policy == "ucb" or (policy == "fixed:maths" and repeat % 2) else 1
+            runs += runs_of(policy, [2 / speed] * 2, repeat=repeat, domain=domain)
+        runs += runs_of("fixed:code:window=2", [0.1] * 2, repeat=repeat, domain=domain)
+    found = document(runs, code=["fixed:code:window=2"])
+    # fixed:code and plain, 2 and 1, where each of them alone has (2, 0.5) or (1, 1).
+    expected = None if len(domains) == 1 else pytest.approx(2**0.5)
+    assert found["ceiling"] == expected
+    few = [run for run in runs if not run.policy.startswith("fixed")]
+    assert document(few)["ceiling"] is None
+
+
+def test_shares_of_the_best_are_means_over_the_domains_and_over_rounds() -> None:
+    """One domain at the best arm's speed and one at a quarter of it; it played 3 rounds of 4."""
+    runs: list[Run] = []
+    rounds = {("code", 4, 2): 2, ("code", 2, 2): 1, ("plain", 0, 0): 1}
+    for (domain, seconds), repeat in itertools.product({"code": 1, "maths": 4}.items(), (0, 1)):
+        runs += runs_of("plain", [8, 8], domain, repeat=repeat)
+        runs += runs_of("fixed:code", [1, 1], domain, repeat=repeat)
+        runs += runs_of("ucb", [seconds] * 2, domain, repeat=repeat, rounds=rounds)
+    found = document(runs, code=["fixed:code"], maths=["fixed:code"])
+    assert found["summary"]["ucb"]["of_oracle"] == pytest.approx((1 + 1 / 4) / 2)
+    assert found["summary"]["ucb"]["speedup"] == pytest.approx((8 * 2) ** 0.5)
+    assert result(found, "ucb")["best_arm_share"] == pytest.approx(0.75)
 
 
 def test_plain_can_be_the_best_arm() -> None:
@@ -188,10 +266,11 @@ def test_drafting_costs_are_seconds_per_drafted_token() -> None:
 
 
 def test_the_spread_of_plain_runs_compares_repeats_of_a_prompt() -> None:
-    """Prompts may differ as they like."""
+    """Prompts may differ as they like, also those of one text; more repeats change nothing."""
     runs = runs_of("plain", [1, 7]) + runs_of("plain", [1.1, 7.7], repeat=1)
     assert plain_spread(runs) == pytest.approx(0.1)
-    assert plain_spread(runs_of("plain", [1, 7])) is None
+    assert plain_spread([*runs, *runs_of("plain", [3, 3], repeat=2)]) == pytest.approx(0.1)
+    assert plain_spread([*runs_of("plain", [1, 7]), *runs_of("plain", [7, 1], "maths")]) is None
 
 
 def test_two_benches_of_one_truth_agree_within_their_intervals() -> None:

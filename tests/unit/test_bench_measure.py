@@ -7,7 +7,7 @@ import pytest
 from metasd_local.bench.measure import fold_run
 from metasd_local.bench.prompts import Prompt
 from metasd_local.errors import Cancelled
-from metasd_local.events import Event
+from metasd_local.events import Event, Notice
 from tests.bench_runs import generation, round_done
 
 PROMPT = Prompt("code", "say something")
@@ -29,6 +29,15 @@ def test_counters_are_those_of_the_rounds() -> None:
     assert run.seconds_decode == pytest.approx(0.04)
     assert run.overhead_share == pytest.approx(0.25)
     assert run.draft_seconds["code"] == pytest.approx(0.005)
+
+
+def test_notices_are_kept_but_for_those_of_the_setup() -> None:
+    """These come before the prompt is read and are said already."""
+    read, *others = generation([round_done(0)])
+    run = fold_run(
+        "ucb", PROMPT, 0, (), [Notice("hardly fits"), read, Notice("drafter failed"), *others]
+    )
+    assert run.notices == ("drafter failed",)
 
 
 def test_what_follows_the_second_occurrence_of_a_loop_is_left_out() -> None:

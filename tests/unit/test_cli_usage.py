@@ -6,6 +6,7 @@ import inspect
 import io
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -14,8 +15,11 @@ import pytest
 
 from metasd_local import __version__
 from metasd_local.arguments import COMMANDS
-from metasd_local.cli.surroundings import DONE, WRONG_USAGE
-from metasd_local.options import OPTIONS, Options
+from metasd_local.cli.measurement import choose_policies
+from metasd_local.cli.surroundings import DONE, INTERRUPTED, WRONG_USAGE
+from metasd_local.errors import Cancelled
+from metasd_local.options import COMPARED_TEXT, OPTIONS, Options
+from metasd_local.selection import COMPARED
 from tests.scripted_session import Shell, Terminal
 
 
@@ -36,6 +40,39 @@ def test_options_reach_the_session_from_every_source(tmp_path: Path) -> None:
     assert shell.run("--seed", "1", "run", "--window=4", "hello", "--max-tokens", "9") == DONE
     assert shell.opened == [(Options(top_k=1, window=4, seed=1, max_tokens=9, pool="big"), None)]
     assert shell.session.sent == [("hello", 1, 9)]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["verify"], Options(threads=1, fresh=True)),
+        (["bench"], Options(threads=1, fresh=True, temperature=0.0)),
+        (["lab", "emulate", "metasd"], Options(threads=1, fresh=True, temperature=0.0, ctx=512)),
+    ],
+)
+def test_what_a_chat_is_configured_to_changes_no_measurement(
+    words: list[str], expected: Options
+) -> None:
+    """With METASD_POLICY=plain no drafter would be loaded, and nothing be wrong with any."""
+
+    def stop(_: Callable[[float], bool]) -> None:
+        raise Cancelled("seen enough")
+
+    said = {"POLICY": "plain", "WINDOW": "1", "SCHEME": "match", "TEMPERATURE": "0.9", "JSON": "1"}
+    said |= {"SYSTEM": "Be brief.", "THINK": "1", "STOP": "x", "MAX_TOKENS": "9", "THREADS": "1"}
+    environment = {f"METASD_{name}": text for name, text in said.items()}
+    shell = Shell(environment={"XDG_CONFIG_HOME": "/nowhere", **environment}, on_open=stop)
+    assert shell.run(*words, "big") == INTERRUPTED
+    assert shell.opened == [(expected, "big")]
+
+
+def test_policies_are_compared_as_named_and_twice_if_named_twice() -> None:
+    """A second one has a number; plain is always there, and help says what the others are."""
+    named = choose_policies(Options(policies=("auto", "ucb", "auto")), ["code"])
+    assert named == {"plain": "plain", "auto": "auto", "ucb": "ucb", "auto#2": "auto"}
+    assert [*choose_policies(Options(policies=("plain", "plain")), [])] == ["plain", "plain#2"]
+    assert [*choose_policies(Options(), ["code"])] == ["plain", "fixed:code", *COMPARED]
+    assert ", ".join(COMPARED) == COMPARED_TEXT
 
 
 @pytest.mark.parametrize(
