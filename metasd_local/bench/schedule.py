@@ -108,8 +108,8 @@ class Bench:
             prompts, domains = (f"{count} {what}{'s' * (count > 1)}" for count, what in counts)
             yield (
                 f"{prompts} of {domains}, {len(wishes.policies)} policies, each "
-                f"{plan.repeats} times{'' if wishes.repeats else ' or more'}: "
-                f"about {_duration(plan.seconds)}"
+                f"{'once' if plan.repeats == 1 else f'{plan.repeats} times'}"
+                f"{'' if wishes.repeats else ' or more'}: about {_duration(plan.seconds)}"
             )
             for _ in chain(
                 self._search() if plan.has_search else (),
@@ -186,10 +186,10 @@ class Bench:
         """Note what was not reached: some prompts of a row, and whole rows."""
         if prompts:
             names = ", ".join(prompt.domain for prompt in prompts)
-            self.warnings.append(f"domains {names}: --minutes is too short")
-        if rows:
-            left, all_ = sum(map(len, rows)), len(self._wishes.prompts)
-            self.warnings.append(f"{left} of {all_} prompts: --minutes is too short")
+            self.warnings.append(f"no prompt of {names}: --minutes is too short")
+        num_left, num_prompts = sum(map(len, (prompts, *rows))), len(self._wishes.prompts)
+        if num_left:
+            self.warnings.append(f"{num_left} of {num_prompts} prompts: --minutes is too short")
 
     def _measure_unit(self, prompt: Prompt, repeat: int) -> None:
         """Keep the runs of a unit once all of it was measured."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from metasd_local.errors import Cancelled
@@ -87,42 +88,39 @@ def verify_pool(
         laws=laws,
         left_out=(
             *setup.notices,
-            *_unreached(comparisons, [*schemes, *policies], num_cases * NUM_LAYERS),
-            *_undrafted(comparisons, policies),
-            *filter(None, map(_missing, laws)),
+            *_left_out(comparisons, laws, schemes, policies),
         ),
     )
 
 
-def _unreached(
-    comparisons: Sequence[Comparison], names: Sequence[str], num_answers: int
+def _left_out(
+    comparisons: Sequence[Comparison],
+    laws: Sequence[LawTest],
+    schemes: Collection[str],
+    policies: Collection[str],
 ) -> Iterator[str]:
-    """Yield in words which of so many answers, and of these schemes and policies, time left out."""
+    """Yield in words what was not tested, each reason once."""
+    num_answers = len(schemes) * len(policies) * NUM_LAYERS
     if num_left := num_answers - len(comparisons):
         yield f"{num_left:,} of {num_answers:,} answers, for want of time"
-    reached = {name for c in comparisons for name in (c.scheme, c.policy)}
-    yield from (f"{name}, for want of time" for name in names if name not in reached)
-
-
-def _undrafted(comparisons: Sequence[Comparison], policies: Sequence[str]) -> Iterator[str]:
-    """Yield in words which policies were compared and never drafted."""
-    for policy in policies:
-        drafted = [c.drafted for c in comparisons if c.policy == policy]
-        if drafted and not any(drafted):
-            yield f"{policy}, which drafted nothing"
-
-
-def _missing(law: LawTest) -> str | None:
-    """Return in words what a test lacks to tell anything."""
-    if not law.laws:
-        why = "as no prompt leaves the target a fit choice"
-    elif law.seeds < _FEWEST_SEEDS:
-        why = f"for want of time: {law.seeds} answers of at least {_FEWEST_SEEDS}"
-    elif not law.drafted:
-        why = "which drafted nothing"
-    else:
-        return None
-    return f"rejection with {law.drafter}, {why}"
+    drafted: Counter[str] = Counter()
+    for c in comparisons:
+        drafted.update({c.scheme: c.drafted, c.policy: c.drafted})
+    has_law = [law for law in laws if law.laws]
+    few = [law for law in has_law if law.seeds < _FEWEST_SEEDS]
+    silent = [law for law in has_law if law not in few and not law.drafted]
+    for text, names in (
+        ("{}, for want of time", [n for n in (*schemes, *policies) if n not in drafted]),
+        ("{}, which drafted nothing", [n for n in policies if drafted.get(n) == 0]),
+        ("rejection with {}, for want of a prompt", [x.drafter for x in laws if not x.laws]),
+        (
+            f"rejection with {{}}, for want of time: fewer than {_FEWEST_SEEDS} answers",
+            [law.drafter for law in few],
+        ),
+        ("rejection with {}, which drafted nothing", [law.drafter for law in silent]),
+    ):
+        if names:
+            yield text.format(", ".join(names))
 
 
 def _affordable_tokens(session: Session, seconds: float, clock: Callable[[], float]) -> int:

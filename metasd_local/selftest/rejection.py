@@ -47,8 +47,10 @@ class LawTest:
         return sum(counts.total() for counts in self.counts.values())
 
     @property
-    def p_value(self) -> float:
-        """Return the probability of beginnings this far from the target's law."""
+    def p_value(self) -> float | None:
+        """Return the probability of beginnings this far from the target's law, None of none."""
+        if not self.seeds:
+            return None
         return p_value(fold(self.counts[prompt], law) for prompt, law in self.laws.items())
 
     def draw(self, session: Session, prompt: str, seed: int) -> None:

@@ -63,7 +63,7 @@ class SelfTest:
         for law in self.laws:
             where = f"rejection, fixed:{law.drafter}"
             texts = [f"{where}: {notice}" for notice in law.notices]
-            if law.p_value < LEAST_P_VALUE:
+            if law.p_value is not None and law.p_value < LEAST_P_VALUE:
                 texts.append(
                     f"{where}: the first two tokens of {law.seeds} answers do not follow the "
                     f"target's law (p = {law.p_value:.2g})"
@@ -101,10 +101,9 @@ class SelfTest:
             lines.append(_line(name, *(f"{count:,}" for count in counts)))
         lines += ["", _line("rejection", *heads[:3], "p")]
         for law in self.laws:
-            counts = (law.seeds, law.drafted, law.accepted)
-            lines.append(
-                _line(law.drafter, *(f"{count:,}" for count in counts), f"{law.p_value:.2g}")
-            )
+            cells = [f"{count:,}" for count in (law.seeds, law.drafted, law.accepted)]
+            cells.append("-" if law.p_value is None else f"{law.p_value:.2g}")
+            lines.append(_line(law.drafter, *cells))
         lines.append("")
         failures = self.failures
         if failures:
