@@ -37,14 +37,10 @@ def bench_table(document: Mapping[str, Any]) -> str:
         sum(row["prompts"] for row in rows) for rows in (results, [row["short"] for row in results])
     )
     title = titles[0] if num_long >= num_short else titles[-1]
-    heading, *policies = found[title.replace(SPEEDUPS, DETAILS)]
-    shown = [heading.index(name) for name in SHOWN_DETAILS]
-    empty = [""] * len(heading)
-    details = [heading, empty, empty, *policies]  # empty beside answers and loops
-    rows = [
-        [*speedups, *(row[index] for index in shown)]
-        for speedups, row in zip(found[title], details, strict=True)
-    ]
+    details = {row[0]: row for row in found[title.replace(SPEEDUPS, DETAILS)]}
+    shown = [details["policy"].index(name) for name in SHOWN_DETAILS]
+    empty = [""] * len(details["policy"])  # beside answers and loops
+    rows = [[*row, *(details.get(row[0], empty)[index] for index in shown)] for row in found[title]]
     known = dict(facts(document))
     said = ", ".join(f"{name} {escape(known[name])}" for name in SHOWN_FACTS if name in known)
     command = known["command"].replace("`", "'")

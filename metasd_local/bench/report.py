@@ -135,21 +135,22 @@ def tables(document: Mapping[str, Any]) -> dict[str, list[list[str]]]:
 def _group_tables(
     results: Sequence[_Row], summary: Mapping[str, _Row], suffix: str
 ) -> dict[str, list[list[str]]]:
+    measured = [row for row in results if row["prompts"]]
+    if not measured:
+        return {}
+    domains = list(dict.fromkeys(row["domain"] for row in measured))
     cells: dict[str, dict[str, _Row]] = {}
     for row in results:
         cells.setdefault(row["policy"], {})[row["domain"]] = row
-    measured = [row for row in results if row["prompts"]]
-    domains = list(dict.fromkeys(row["domain"] for row in measured))
-    speed = [["policy", *domains, "all"]]
+    first = [next(iter(cells.values())).get(domain, {}) for domain in domains]
+    speed = [
+        ["policy", *domains, "all"],
+        ["answers", *(_number("{}", row.get("prompts")) for row in first), ""],
+        ["loops", *(_number("{:.0%}", row.get("loop_share")) for row in first), ""],
+    ]
     details = [["policy", "of best", "worst", "length", *_SHARES]]
-    for policy, by_domain in cells.items() if measured else ():
+    for policy, by_domain in cells.items():
         rows = [by_domain.get(domain, {}) for domain in domains]
-        if not details[1:]:
-            for name, form, key in (
-                ("answers", "{}", "prompts"),
-                ("loops", "{:.0%}", "loop_share"),
-            ):
-                speed.append([name, *(_number(form, row.get(key)) for row in rows), ""])
         total = summary.get(policy, {})
         speed.append([policy, *map(_speedup, rows), _speedup(total)])
         of_best = _with_interval(total.get("of_oracle"), total.get("of_oracle_interval"))

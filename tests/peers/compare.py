@@ -159,7 +159,7 @@ def figures_of(found: Found, row: str) -> dict[str, Any]:
         "acceptance_rate": sum(reply.accepted for reply in replies)
         / max(sum(reply.drafted for reply in replies), 1),
         "identical": float(np.mean(same)),
-        "spread_of_repeats": median(max(each) / min(each) - 1 for each in speeds),
+        "spread_of_repeats": median(max(each[:2]) / min(each[:2]) - 1 for each in speeds),
         "domains": {
             name: ratio({c: f for c, f in found.items() if c.domain == name}, row, peer, decode)
             for name in dict.fromkeys(case.domain for case in found)
