@@ -178,7 +178,7 @@ def by_domain(
 
 def is_fixed(policy: str) -> bool:
     """Tell whether a policy plays a single arm."""
-    return policy.partition("#")[0] == PLAIN or policy.startswith("fixed:")
+    return policy == PLAIN or policy.startswith("fixed:")
 
 
 def loop_share(runs: Sequence[Run]) -> float | None:

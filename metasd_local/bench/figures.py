@@ -164,14 +164,14 @@ def _summary(domains: Collection[Domain], policy: str) -> dict[str, Any]:
     }
 
 
-def _ceiling(domains: Collection[Domain], policies: Collection[str]) -> float | None:
+def _ceiling(domains: Collection[Domain], policies: Mapping[str, str]) -> float | None:
     """Return what the best fixed policy of every valid domain gains over the best single one.
 
     All are chosen on one half of the repeats and scored on the other; None with fewer than two
     policies or domains.
     """
     valid = [domain for domain in domains if domain.is_valid and domain.has_halves]
-    fixed = [policy for policy in policies if is_fixed(policy)]
+    fixed = [name for name, typed in policies.items() if is_fixed(typed) and name == typed]
     if min(len(valid), len(fixed)) < 2:
         return None
     chosen, scored = (

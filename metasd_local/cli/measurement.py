@@ -164,10 +164,10 @@ class Measurement:
                 rng,
             ),
         }
-        if options.plot:
-            write_plot(Path(options.plot), document)
         lines = report_block(document).splitlines() if options.report else table_lines(document)
         output.report(document, lines, as_json=options.json)
+        if options.plot:
+            write_plot(Path(options.plot), document)
         return INTERRUPTED if is_partial else DONE
 
     def _polled_clock(self) -> float:

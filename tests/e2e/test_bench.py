@@ -29,7 +29,7 @@ PROMPTS = [
     {"domain": "dialogue", "prompt": "User: I want to find a restaurant in San Jose."},
     {"domain": "dialogue", "prompt": "User: Please book a hotel for two nights."},
 ]
-QUICK = ("--threads", "1", "--max-tokens", "12", "--minutes", "0.2", "--repeats", "2")
+QUICK = ("--threads", "1", "--max-tokens", "12", "--minutes", "0.4", "--repeats", "2")
 FEW = ("--drafters", "code,ngram")
 
 
@@ -240,7 +240,7 @@ def test_the_report_is_for_people(
     arguments = ("--prompts", str(prompts), "--policies", "ucb", *QUICK, "--minutes", "0.05")
     finished = metasd_here("bench", *tiny_pool, *arguments, form)
     assert finished.returncode == DONE, finished.stderr
-    assert "4 prompts of 2 domains, 2 policies, each 2 times" in finished.stderr
+    assert "prompts of 2 domains, 2 policies, each 2 times: about " in finished.stderr
     assert finished.stdout.startswith("### metasd bench\n") == (form == "--report")
     assert "Speed-up over plain" in finished.stdout
     assert "idle" in finished.stdout
