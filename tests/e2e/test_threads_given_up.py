@@ -44,6 +44,7 @@ def test_a_curve_belongs_to_models_and_threads(tmp_path: Path) -> None:
         assert pool.kept.costs.seconds(1) == known
         if keeps:
             pool.kept.use_curve(CostCurve({1: 0.5}))
+            assert pool.kept.costs.seconds(1) == 0.5
         pool.close()
 
 
