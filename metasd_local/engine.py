@@ -272,6 +272,6 @@ class Engine:
         for name, error in failures.items():
             del self._drafters[name]
             logger.info("drafter %s dropped: %s", name, error)
-            yield Notice(f"drafter {name} failed and is no longer used: {error}")
+            yield Notice(f"drafter {name} failed and is no longer used: {error}", dropped=name)
         failures.clear()
         self._policy.begin(self.arms)

@@ -70,9 +70,11 @@ class TextPiece:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something the user should know, such as a drafter that was dropped."""
+    """Something the user should know."""
 
     text: str
+    dropped: str | None = None
+    """The arm that is no longer used, if that is what it says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import logging
 import math
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
@@ -67,9 +67,9 @@ class TraceWriter:
     def __init__(self, path: Path) -> None:
         """Open the file, creating it; raise UsageError if that is impossible."""
         try:
-            if path.is_file() and not _ends_with_newline(path):
+            if path.is_file() and not _can_be_continued(path):
                 raise UsageError(
-                    f"{path}: the last line is cut off or this is no trace; "
+                    f"{path}: its last line is cut off or it is no trace; "
                     "remove that line or give another file"
                 )
             self._file = path.open("a", encoding="utf-8", newline="\n")
@@ -130,11 +130,17 @@ def read_entries(path: Path) -> Iterator[tuple[int, Entry]]:
         raise MetasdError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _ends_with_newline(path: Path) -> bool:
+def _can_be_continued(path: Path) -> bool:
     with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - 1))
-        return file.read() in (b"", b"\n")
+        first = file.readline()
+        if not first:
+            return True
+        try:
+            _decode_entry(json.loads(first))
+        except (ValueError, OverflowError, RecursionError):
+            return False
+        file.seek(-1, 2)
+        return file.read() == b"\n"
 
 
 def _encode(entry: Entry) -> dict[str, Any]:
@@ -159,10 +165,10 @@ def _decode_entry(document: Any) -> Entry:
         raise ValueError(f"found event {name!r}, expected one of {', '.join(_RECORDS)}")
     record = _RECORDS[name]
     hints = get_type_hints(record)
-    if document.keys() != hints.keys():
-        different = ", ".join(sorted(document.keys() ^ hints.keys()))
-        raise ValueError(f"{name} has missing or unknown fields: {different}")
-    values = {key: _decode_value(f"{name}.{key}", hints[key], document[key]) for key in hints}
+    optional = {each.name for each in fields(record) if each.default is not MISSING}
+    if different := (document.keys() ^ hints.keys()) - (optional - document.keys()):
+        raise ValueError(f"{name} has missing or unknown fields: {', '.join(sorted(different))}")
+    values = {key: _decode_value(f"{name}.{key}", hints[key], document[key]) for key in document}
     entry: Entry = record(**values)
     return entry
 

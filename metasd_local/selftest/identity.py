@@ -118,7 +118,7 @@ def compare_all(
                     drafted=sum(done.drafted for done in rounds),
                     accepted=sum(done.accepted for done in rounds),
                     divergence=divergence,
-                    notices=_troubles(session, events),
+                    notices=_troubles(events),
                 )
 
 
@@ -135,7 +135,6 @@ def tokens_of(events: Sequence[Event]) -> list[int]:
     return list(chain.from_iterable(e.emitted for e in events if isinstance(e, RoundDone)))
 
 
-def _troubles(session: Session, events: Sequence[Event]) -> tuple[str, ...]:
-    """Return the notices that say more than the session's setup does."""
-    texts = [event.text for event in events if isinstance(event, Notice)]
-    return tuple(text for text in texts if text not in session.setup.notices)
+def _troubles(events: Sequence[Event]) -> tuple[str, ...]:
+    """Return what became of drafters that failed."""
+    return tuple(event.text for event in events if isinstance(event, Notice) and event.dropped)

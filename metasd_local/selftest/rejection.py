@@ -63,7 +63,7 @@ class LawTest:
                     tokens += event.emitted
                     self.drafted += event.drafted
                     self.accepted += event.accepted
-                elif isinstance(event, Notice):
+                elif isinstance(event, Notice) and event.dropped:
                     self.notices.append(event.text)
                 elif isinstance(event, GenerationDone) and event.finish_reason == "cancelled":
                     raise Cancelled(STOPPED)

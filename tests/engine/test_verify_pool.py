@@ -182,6 +182,8 @@ class ScriptedPool:
     makers: dict[str, SchemeMaker] = field(default_factory=dict)
     interrupt: Interrupt = field(default_factory=Interrupt)
     notices: tuple[str, ...] = ()
+    complaint: str | None = None
+    """Of every round, as of a machine that is busy."""
 
     def session(self, options: Options) -> Session:
         """Make a session as the composition root does."""
@@ -193,6 +195,7 @@ class ScriptedPool:
             policy=chosen.policy,
             scheme=self.scheme(options),
             interrupt=self.interrupt,
+            watch=lambda *_: self.complaint,
         )
         return Session(
             setup=Setup("scripted", "", name, settings, "CPU", 1, (), 4096, self.notices),
@@ -323,6 +326,11 @@ def test_a_drafter_that_fails_is_reported() -> None:
     drafter = ModelDrafter("code", model, target_vocab_size=SIZE)
     found = check(ScriptedPool(drafters=[drafter])).to_json()
     assert any("scripted failure" in failure["text"] for failure in found["failures"])
+
+
+def test_a_busy_machine_is_no_failure() -> None:
+    """Threads are given up with a notice; the text is none the worse for it."""
+    assert check(ScriptedPool(complaint="going on with 1 of 2 threads"), SHORT).to_json()["ok"]
 
 
 @pytest.mark.parametrize("notices", [(), ("drafter code failed",)])

@@ -45,7 +45,8 @@ EVENTS: list[Event] = [
         reward=0,
     ),
     TextPiece("Grüße\n\u2028\x1b[31m\udcff", kind="reasoning"),
-    Notice("drafter dropped"),
+    Notice("the machine is busy"),
+    Notice("drafter dropped", dropped="code"),
     GenerationDone("cancelled", None, seconds_decode=2.0, seconds_inside=1.5),
 ]
 
@@ -182,13 +183,14 @@ def test_any_other_damage_names_line_and_cause(tmp_path: Path, line: str, cause:
     assert cause in str(caught.value)
 
 
-def test_nothing_is_appended_to_a_torn_line_or_a_foreign_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["my notes", "my notes\n", "{}\n"])
+def test_nothing_is_appended_to_a_torn_line_or_a_foreign_file(tmp_path: Path, content: str) -> None:
     """Appending there would damage the middle of the file for good."""
     path = tmp_path / "notes.txt"
-    path.write_text("my notes", encoding="utf-8")
+    path.write_text(content, encoding="utf-8")
     with pytest.raises(UsageError, match="give another file"):
         TraceWriter(path)
-    assert path.read_text(encoding="utf-8") == "my notes"
+    assert path.read_text(encoding="utf-8") == content
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
