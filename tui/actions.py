@@ -7,27 +7,30 @@ it in the chat in lines.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metasd_local.errors import UsageError
 from metasd_local.options import nearest_hint
+from tui.choices import SETTINGS, as_typed
 from tui.export import code_blocks, default_path, export
 from tui.figures import stats_lines
 from tui.outside import download_outside, edit_outside
-from tui.settings import SETTINGS
 
 if TYPE_CHECKING:
     from tui.app import ChatApp
 
 MOST_ATTACHED_BYTES = 1_000_000
+TOKEN_CHARACTERS = 4
+"""About as long is a token of most languages."""
 
 
 def undo(app: ChatApp, _: str) -> None:
     """Take the last question back into the prompt."""
     turn = app.desk.undo()
     app.show_chat(app.desk.chat)
-    app.prompt.put(turn.question)
+    app.prompt.offer(turn.question)
 
 
 def regenerate(app: ChatApp, _: str) -> None:
@@ -54,20 +57,22 @@ def change_system(app: ChatApp, rest: str) -> None:
     """Change or show the system prompt."""
     if rest:
         app.desk.change(system=None if rest == "none" else rest)
-    app.say(f"system prompt of this conversation: {app.desk.chat.system or 'none'}")
+    app.transcript.say(f"system prompt of this conversation: {app.desk.chat.system or 'none'}")
 
 
 def change_setting(app: ChatApp, rest: str) -> None:
     """Change a setting, or show them all."""
-    name, _, value = rest.replace("=", " ", 1).partition(" ")
-    name, value = name.replace("_", "-"), value.strip()
-    known = {option.name: option for option in SETTINGS}
-    if name and name not in known:
-        raise UsageError(f"/set: there is no setting {name!r}{nearest_hint(name, known)}")
-    if not value:
+    name, value, *_ = *re.split(r"[\s=]+", rest, maxsplit=1), ""
+    name = name.replace("_", "-")
+    if name and name not in SETTINGS:
+        raise UsageError(f"/set: there is no setting {name!r}{nearest_hint(name, SETTINGS)}")
+    if not value and (not name or not SETTINGS[name].is_repeatable):
         app.show_settings(name)
         return
-    option = known[name]
+    option = SETTINGS[name]
+    if not value:
+        app.board.tell(f"{name} = {as_typed(getattr(app.desk.options, option.field))}")
+        return
     parsed = None if value == "default" else option.parse_text(f"/set {name}", value)
     app.change_options(**{option.field: parsed})
 
@@ -78,33 +83,31 @@ def show_stats(app: ChatApp, _: str) -> None:
     stats = turns[-1].stats if turns else None
     if stats is None:
         raise UsageError("/stats: there is no complete answer yet")
-    app.say("\n".join(stats_lines(stats)))
+    app.transcript.say("\n".join(stats_lines(stats)))
 
 
 def copy(app: ChatApp, rest: str) -> None:
-    """Copy an answer or a code block as the model wrote it."""
+    """Copy an answer, a code block or a question as it was written."""
     turns = app.desk.chat.turns
     word, _, number = rest.partition(" ")
     if word == "code":
-        blocks = code_blocks(turns[-1].answer) if turns else ()
-        index = _number("/copy code", number, "a code block", len(blocks))
-        what, text = f"code block {index}", blocks[index - 1]
+        what, texts = "a code block", code_blocks(turns[-1].answer) if turns else ()
+    elif word == "question":
+        what, texts = "a question", [turn.question for turn in turns]
     else:
-        index = _number("/copy", rest, "an answer", len(turns))
-        what, text = f"answer {index}", turns[index - 1].answer
-    app.copy_to_clipboard(text)
-    app.tell(
-        f"{what}, {len(text):,} characters, sent to the terminal's clipboard; a terminal that "
-        "takes none ignores it: then /export"
-    )
+        what, texts, number = "an answer", [turn.answer for turn in turns], rest
+    index = _number("/copy", number.strip(), what, len(texts))
+    app.copy(f"{what.partition(' ')[2]} {index}", texts[index - 1])
 
 
 def read(app: ChatApp, rest: str) -> None:
     """Attach a file to the next question."""
     if not rest:
         raise UsageError("/read: expected the path of a text file")
-    path = Path(os.path.expanduser(rest))
+    path = _path(rest)
     try:
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder, expected a text file")
         size = path.stat().st_size
         if size > MOST_ATTACHED_BYTES:
             raise UsageError(f"{path}: {size:,} bytes, expected at most {MOST_ATTACHED_BYTES:,}")
@@ -117,6 +120,12 @@ def read(app: ChatApp, rest: str) -> None:
     if "\0" in text:
         raise UsageError(f"{path}: is no text file, expected one in UTF-8")
     app.prompt.attach(path.name, text)
+    size, setup = len(text) // TOKEN_CHARACTERS, app.desk.setup
+    if setup is not None and size > setup.context_size:
+        app.board.tell(
+            f"{path.name} has about {size:,} tokens and the context {setup.context_size:,}: it is "
+            "not likely to fit; Esc puts it away, and a part of the file may be pasted instead"
+        )
 
 
 def download(app: ChatApp, rest: str) -> None:
@@ -124,7 +133,11 @@ def download(app: ChatApp, rest: str) -> None:
     from metasd_local.pools.catalogue import read_catalogue  # loads numpy
 
     app.desk.check_idle()
-    pool = read_catalogue()[rest].name
+    catalogue = read_catalogue()
+    if not rest:
+        known = ", ".join(pool.name for pool in catalogue)
+        raise UsageError(f"/download: expected the name of a pool: {known}")
+    pool = catalogue[rest].name
     download_outside(app, pool, offline=bool(app.desk.options.offline))
     app.change_options(pool=pool)
 
@@ -134,9 +147,15 @@ def export_chat(app: ChatApp, rest: str) -> None:
     chat = app.desk.chat
     if not chat.turns:
         raise UsageError("/export: there is nothing to write yet")
-    path = Path(os.path.expanduser(rest)) if rest else default_path(chat, Path.cwd())
+    path = _path(rest) if rest else default_path(chat, Path.cwd())
     export(chat, path)
-    app.say(f"written: {path.absolute()}")
+    app.transcript.say(f"written: {path.absolute()}")
+
+
+def _path(text: str) -> Path:
+    if "\0" in text:
+        raise UsageError("a path holds no zero byte; found one")
+    return Path(os.path.expanduser(text))  # which leaves the ~ of a user there is not
 
 
 def _number(command: str, text: str, what: str, count: int) -> int:

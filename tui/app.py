@@ -17,9 +17,10 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, Static, TextArea
 
-from metasd_local.errors import MetasdError
+from metasd_local.errors import MetasdError, UsageError
 from metasd_local.options import Options
 from tui.board import Board
+from tui.choices import in_chat
 from tui.commands import BINDINGS, BY_NAME, COMMANDS, complete, find_command, hints, is_command
 from tui.conversation import Conversation
 from tui.desk import Changes, Desk
@@ -63,7 +64,7 @@ class ChatApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [*BINDINGS]
 
     prompt = getters.query_one(Prompt)
-    transcript = getters.query_one(Transcript)
+    transcript: getters.query_one[Transcript] = getters.query_one(Transcript)
     board = getters.query_one(Board)
 
     def __init__(
@@ -133,8 +134,7 @@ class ChatApp(App[None]):
             return
         typed = event.text[event.text.startswith("//") :]
         if self._complaining(self.ask, self.prompt.with_files(typed), self.prompt.editing):
-            self.prompt.remember(typed)
-            self.prompt.reset()
+            self.prompt.end(event.text)
         else:
             self.prompt.put(event.text + self.prompt.text)
 
@@ -145,7 +145,7 @@ class ChatApp(App[None]):
     @on(TextArea.Changed, "Prompt")
     def _hint(self) -> None:
         if self.board.told == LEAVE:
-            self.tell("")
+            self.board.tell("")
         line = self.prompt.text
         is_command = line.startswith("/") and "\n" not in line
         self.board.hint(hints(self, line) if is_command else [])
@@ -154,7 +154,7 @@ class ChatApp(App[None]):
         """Run a command without its text, or let the user type it if it needs one."""
         command = BY_NAME[name]
         if command.usage and not command.usage.startswith("["):
-            self.prompt.put(f"/{name} ")
+            self.prompt.offer(f"/{name} ")
         else:
             self._complaining(command.run, self, "")
 
@@ -168,6 +168,8 @@ class ChatApp(App[None]):
             return False
         finally:
             self._begin_drawing()
+            if not self.is_drawing:
+                self.call_after_refresh(self._refresh)
         return True
 
     # What happens
@@ -203,9 +205,11 @@ class ChatApp(App[None]):
                 self.legend.sign(arm)
             self.transcript.greet(welcome(desk.setup))
         if changes.taken_back and not self.prompt.text:
-            self.prompt.put(changes.taken_back)
+            self.prompt.take_back()
         if changes.errors or changes.ended:
             self.board.tell("")  # it may no longer be true
+        changes.notices = [in_chat(text) for text in changes.notices]
+        changes.errors = [MetasdError(in_chat(str(error))) for error in changes.errors]
         self.transcript.draw(changes, desk)
         if not desk.is_answering or time.monotonic() - self._refreshed_s >= REFRESH_S:
             self._refresh()
@@ -255,32 +259,36 @@ class ChatApp(App[None]):
 
     # What commands ask for
 
-    def tell(self, text: str) -> None:
-        """Say what a command did, beside the prompt."""
-        self.board.tell(text)
-
-    def say(self, text: str) -> None:
-        """Say something in the conversation."""
-        self.transcript.say(text)
-
     def ask(self, question: str, first: int | None = None, *, new_seed: bool = False) -> None:
         """Ask, in the place of the turns from `first` on if it is given. Raises MetasdError."""
         turn = self.desk.ask(question, first=first, new_seed=new_seed)
         if first is not None:
             self.transcript.show(self.desk.chat.turns[:-1])
         self.transcript.add(turn)
+        if self.desk.setup is None:
+            self.board.tell("it is answered as soon as the models are loaded")
 
     def show_chat(self, chat: Conversation) -> None:
         """Go on with a conversation, which may be a new one. Raises UsageError."""
         self.desk.go_on_with(chat)
         self.prompt.reset()
         self.transcript.show(chat.turns)
-        self._refresh()
 
     def change_options(self, **changes: Any) -> None:
         """Use other options from the next answer on. Raises MetasdError."""
-        self.tell(f"from the next answer on: {self.desk.change(**changes)}")
+        try:
+            self.board.tell(f"from the next answer on: {self.desk.change(**changes)}")
+        except MetasdError as error:
+            raise UsageError(in_chat(str(error))) from error
         self._begin_drawing()
+
+    def copy(self, what: str, text: str) -> None:
+        """Put a text where the terminal pastes from."""
+        self.copy_to_clipboard(text)
+        self.board.tell(
+            f"{what}, {len(text):,} characters, sent to the terminal's clipboard; a terminal that "
+            "takes none ignores it: then /export"
+        )
 
     def show_help(self) -> None:
         """Show keys and commands."""
@@ -297,8 +305,9 @@ class ChatApp(App[None]):
         def go_on(chat_id: int | None) -> None:
             if chat_id is not None:
                 self._complaining(lambda: self.show_chat(self.desk.store.load(chat_id)))
+            self._refresh()
 
-        self.push_screen(ChatsScreen(self.desk.store, self.desk.chat.id, search), go_on)
+        self.push_screen(ChatsScreen(self.desk, search), go_on)
 
     def stop(self) -> None:
         """Stop the answer, else put away what is being typed."""
@@ -307,44 +316,28 @@ class ChatApp(App[None]):
             self._draw_in(self._pace.begin())
         else:
             self.prompt.put_away()
-        self._refresh()
 
     def action_help_quit(self) -> None:
         """Ctrl+C with nothing selected: stop the answer, else leave at the second press."""
         if self.desk.is_answering:
             self.stop()
         elif self.board.told == LEAVE:
-            self.leave()
+            self.exit()
         else:
-            self.tell(LEAVE)
-
-    def leave(self) -> None:
-        """End the application."""
-        self.exit()
+            self.board.tell(LEAVE)
 
     def switch_view(self) -> None:
         """Show answers as tokens or as Markdown."""
         self._memory.shows_tokens = not self._memory.shows_tokens
         self.transcript.choose_view(shows_tokens=self._memory.shows_tokens)
         self._remember()
-        self._refresh()
 
     def switch_panel(self) -> None:
-        """Show or fold the panel."""
+        """Show or fold the panel. Raises UsageError."""
+        if self.size.width < WIDE:
+            raise UsageError(
+                f"/panel: the terminal has {self.size.width} columns, the panel needs {WIDE}; "
+                "what it shows stands in one line here"
+            )
         self._memory.shows_panel = not self._memory.shows_panel
         self._remember()
-        self._refresh()
-
-    def toggle_reasoning(self) -> None:
-        """Open or fold the reasoning of all answers."""
-        self.transcript.toggle_reasoning()
-
-    def scroll_page(self, direction: int) -> None:
-        """Scroll the conversation by a page."""
-        self.transcript.turn_page(direction)
-        self.call_after_refresh(self._refresh)  # which tells where the end is
-
-    def follow(self) -> None:
-        """Go to the end of the conversation and stay there."""
-        self.transcript.follow()
-        self._refresh()

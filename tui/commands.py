@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual.binding import Binding
 
-from metasd_local.errors import UsageError
+from metasd_local.errors import MetasdError, UsageError
 from metasd_local.options import nearest_hint
+from metasd_local.text import printable
 from tui import actions
+from tui.choices import NAMES
 from tui.outside import suspend
-from tui.settings import SETTINGS
 from tui.welcome import examples
 
 if TYPE_CHECKING:
     from tui.app import ChatApp
 
-MOST_PATHS = 50
+MOST_OFFERED = 50
 
 
 def _begin_anew(app: ChatApp, _: str) -> None:
@@ -35,49 +36,41 @@ def _choose_drafters(app: ChatApp, rest: str) -> None:
     actions.change_setting(app, f"drafters {'default' if rest == 'all' else rest}")
 
 
-def _beginning(text: str, choices: Sequence[str]) -> list[str]:
-    return [choice for choice in choices if choice.startswith(text)]
+def _policies(app: ChatApp, _: str) -> Iterable[str]:
+    fixed = (f"fixed:{name}" for name in app.desk.drafters)
+    return (*(name for name in app.policies if ":" not in name), *fixed)
 
 
-def _policies(app: ChatApp, text: str) -> list[str]:
-    fixed = [f"fixed:{name}" for name in app.desk.drafters]
-    return _beginning(text, [*(name for name in app.policies if ":" not in name), *fixed])
+def _drafters(app: ChatApp, text: str) -> Iterable[str]:
+    before, comma, _ = text.rpartition(",")
+    rest = (name for name in app.desk.drafters if name not in before.split(","))
+    return (*(() if comma else ("all",)), *(before + comma + name for name in rest))
 
 
-def _drafters(app: ChatApp, text: str) -> list[str]:
-    before, comma, last = text.rpartition(",")
-    chosen = before.split(",")
-    rest = [name for name in app.desk.drafters if name not in chosen]
-    choices = rest if comma else ["all", *rest]
-    return [f"{before}{comma}{each}" for each in _beginning(last, choices)]
+def _settings(_: ChatApp, text: str) -> Iterable[str]:
+    name, space, _value = text.partition(" ")
+    return (f"{name} default",) if space else NAMES
 
 
-def _settings(_: ChatApp, text: str) -> list[str]:
-    name, space, value = text.partition(" ")
-    if not space:
-        return _beginning(name, [option.name for option in SETTINGS])
-    return [f"{name} default"] if "default".startswith(value) else []
-
-
-def _pools(_: ChatApp, text: str) -> list[str]:
+def _pools(*_: object) -> Iterable[str]:
     from metasd_local.pools.catalogue import read_catalogue  # loads numpy
 
-    return _beginning(text, [pool.name for pool in read_catalogue()])
+    return (pool.name for pool in read_catalogue())
 
 
-def _paths(_: ChatApp, text: str) -> list[str]:
+def _paths(_: ChatApp, text: str) -> Iterable[str]:
     folder, slash, beginning = text.rpartition("/")
-    start = Path(os.path.expanduser(folder + slash or "."))
+    start = os.path.expanduser(folder + slash) or os.curdir
     try:
-        found = sorted(start.iterdir())
+        names = sorted(os.listdir(start))
     except OSError:
-        return []
-    shown = [entry for entry in found if entry.name.startswith(beginning)]
-    return [
-        text.removesuffix(beginning) + entry.name + (os.sep if entry.is_dir() else "")
-        for entry in shown[:MOST_PATHS]
-        if beginning or not entry.name.startswith(".")
-    ]
+        return
+    for name in names:
+        # What cannot be shown cannot be typed.
+        is_shown = bool(beginning) or not name.startswith(".")
+        if is_shown and name.startswith(beginning) and name == printable(name):
+            is_folder = os.path.isdir(os.path.join(start, name))
+            yield folder + slash + name + os.sep * is_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +86,8 @@ class Command:
     key: str = ""
     label: str = ""
     """What the footer calls it; empty if it is not there."""
-    follow: Callable[[ChatApp, str], Sequence[str]] | None = None
-    """What may follow, given how it begins; None if nobody knows."""
+    follow: Callable[[ChatApp, str], Iterable[str]] = lambda *_: ()
+    """What may follow, given how it begins; more may be offered than begins so."""
 
     @property
     def title(self) -> str:
@@ -167,9 +160,9 @@ COMMANDS = (
     Command("stats", "figures of the last answer, arm by arm", actions.show_stats),
     Command(
         "copy",
-        "copy the last answer, answer N, or a code block",
+        "copy the last answer, answer N, a code block or a question",
         actions.copy,
-        "[N | code [N]]",
+        "[N | code [N] | question [N]]",
         key="ctrl+y",
     ),
     Command("read", "attach a text file to the question", actions.read, "FILE", follow=_paths),
@@ -177,16 +170,19 @@ COMMANDS = (
     Command(
         "reasoning",
         "open or fold the reasoning",
-        lambda app, _: app.toggle_reasoning(),
+        lambda app, _: app.transcript.toggle_reasoning(),
         key="ctrl+o",
     ),
     Command(
         "editor", "write the question in $VISUAL or $EDITOR", actions.write_outside, key="ctrl+g"
     ),
-    Command("page-up", "scroll up", lambda app, _: app.scroll_page(-1), key="pageup"),
-    Command("page-down", "scroll down", lambda app, _: app.scroll_page(1), key="pagedown"),
+    Command("page-up", "scroll up", lambda app, _: app.transcript.turn_page(-1), key="pageup"),
+    Command("page-down", "scroll down", lambda app, _: app.transcript.turn_page(1), key="pagedown"),
     Command(
-        "end", "go to the end and follow the text", lambda app, _: app.follow(), key="ctrl+end"
+        "end",
+        "go to the end and follow the text",
+        lambda app, _: app.transcript.follow(),
+        key="ctrl+end",
     ),
     Command(
         "palette",
@@ -199,7 +195,7 @@ COMMANDS = (
     Command(
         "exit",
         "leave; every conversation is saved",
-        lambda app, _: app.leave(),
+        lambda app, _: app.exit(),
         key="ctrl+q",
         label="Quit",
     ),
@@ -227,8 +223,8 @@ BINDINGS = tuple(
 
 def is_command(text: str) -> bool:
     """Tell whether a text is meant as a command: code and paths begin with `/` too."""
-    name, *_ = text.removeprefix("/").split(maxsplit=1) or [""]
-    return text.startswith("/") and (name.isalpha() or name in {*BY_NAME, *ALIASES})
+    found = re.match(r"/(\S+)", text)
+    return found is not None and (found[1].isalpha() or found[1] in {*BY_NAME, *ALIASES})
 
 
 def find_command(line: str) -> tuple[Command, str]:
@@ -241,21 +237,26 @@ def find_command(line: str) -> tuple[Command, str]:
 
 
 def complete(app: ChatApp, line: str) -> list[str]:
-    """Return what a line may become."""
+    """Return what a line may become; a space follows where it is clear that more may."""
     if not line.startswith("/"):
         return [] if line or app.desk.chat.turns else [*examples(app.desk.setup)]
     name, space, rest = line.removeprefix("/").partition(" ")
     if not space:
-        return [f"/{each}" for each in _beginning(name, [*BY_NAME])]
-    follow = BY_NAME[name].follow if name in BY_NAME else None
-    return [f"/{name} {each}" for each in follow(app, rest)] if follow else []
+        found = [each for each in COMMANDS if each.name.startswith(name)]
+        clear = " " if len(found) == 1 and found[0].usage else ""
+        return [f"/{each.name}{clear}" for each in found]
+    try:
+        follow = BY_NAME[name].follow(app, rest) if name in BY_NAME else ()
+        return [f"/{name} {each}" for each in follow if each.startswith(rest)][:MOST_OFFERED]
+    except MetasdError:  # who enters the line is told
+        return []
 
 
 def hints(app: ChatApp, line: str) -> list[tuple[str, str]]:
     """Return what to show while a command is typed: candidates, and what each is about."""
     candidates = complete(app, line)
     if " " not in line:
-        commands = [BY_NAME[each.removeprefix("/")] for each in candidates]
+        commands = [BY_NAME[each.strip("/ ")] for each in candidates]
         return [(command.title, command.summary) for command in commands]
     name = line.removeprefix("/").partition(" ")[0]
     if not candidates and name in BY_NAME:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from metasd_local.text import printable
+
 Mark: TypeAlias = tuple[str, int]
 """An arm and how many characters of the answer it drafted; "" is the target itself."""
 
@@ -68,5 +70,5 @@ class Conversation:
 
 def title_of(question: str) -> str:
     """Return a title for a conversation that begins with `question`."""
-    line = " ".join(question.split())
+    line = " ".join(printable(question).split())
     return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1] + "…"

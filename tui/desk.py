@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from metasd_local.errors import MetasdError, UsageError
+from metasd_local.errors import Cancelled, MetasdError, UsageError
 from metasd_local.events import Notice, RoundDone, TextPiece
 from metasd_local.options import Options
+from tui.choices import as_typed
 from tui.conversation import Conversation, Turn
 from tui.figures import answer_line
 from tui.live import Live
@@ -73,6 +74,8 @@ class Desk:
         self.loaded = 0.0
         """The share of the models that is loaded."""
         self.is_stopping = False
+        self.failure: MetasdError | None = None
+        """Why there are no models."""
         self._jobs: deque[Job] = deque()
         """What the worker has still to finish."""
         self.store, self.store_error = _open_store(chats_path)
@@ -137,13 +140,14 @@ class Desk:
         drafters: names or paths; None for those the models were loaded with. system: of this
         conversation. Raises UsageError.
         """
-        said = "; ".join(f"{name.replace('_', '-')} = {_said(changes[name])}" for name in changes)
+        said = (f"{name.replace('_', '-')} = {as_typed(value)}" for name, value in changes.items())
+        others = {name: value for name, value in changes.items() if name != "system"}
+        if others:
+            self._change(others)
         if "system" in changes:
-            self.chat.system = changes.pop("system")
+            self.chat.system = changes["system"]
             self.save()
-        if changes:
-            self._change(changes)
-        return said
+        return "; ".join(said)
 
     def _change(self, changes: Mapping[str, Any]) -> None:
         # Imported when needed: it loads numpy.
@@ -154,16 +158,14 @@ class Desk:
             raise UsageError("the models are still being loaded")
         asked = dataclasses.replace(self.options, **changes)
         pool = find_pool(asked.pool)
-        is_other_pool = pool.target != find_pool(self._opened.pool).target
-        if "drafters" in changes:
-            chosen = tuple(self._paths.get(name, name) for name in asked.drafters or ())
-            # What could not be loaded is no choice.
-            known = self._opened.drafters if self.setup else None
+        is_new = self.setup is None or pool.target != find_pool(self._opened.pool).target
+        if is_new or "drafters" in changes:
+            chosen = tuple(self._paths.get(name, name) for name in changes.get("drafters") or ())
+            # What another target was loaded with, or could not be, is no choice.
+            known = None if is_new else self._opened.drafters
             asked = dataclasses.replace(asked, drafters=chosen or known)
-        elif is_other_pool:
-            asked = dataclasses.replace(asked, drafters=None)
         wanted = make_plan(asked, pool).sources
-        if self.setup is not None and not is_other_pool:
+        if not is_new:
             opened = make_plan(dataclasses.replace(self._opened, policy=None), pool).sources
             if {*wanted.models} <= {*opened.models} and opened.has_ngram >= wanted.has_ngram:
                 self.options = asked
@@ -208,6 +210,12 @@ class Desk:
         if self.is_answering:
             raise UsageError("the answer is still being given; stop it first")
 
+    def rename(self, chat_id: int, title: str) -> None:
+        """Give a conversation another title. Raises MetasdError."""
+        self.store.rename(chat_id, title)
+        if chat_id == self.chat.id:
+            self.chat.title = title
+
     def stop(self) -> None:
         """End the answer that is being given."""
         if self.is_answering:
@@ -234,7 +242,8 @@ class Desk:
                 if not self.store.save(chat):
                     self.store_error = "this conversation was changed elsewhere: saved as another"
             elif chat.id is not None:
-                self.store.delete(chat.id)
+                if not self.store.delete(chat.id, chat.changed_s):
+                    self.store_error = "this conversation was changed elsewhere, and stays there"
                 chat.id, chat.title = None, ""
         except MetasdError as error:
             self.store_error = str(error)
@@ -252,7 +261,7 @@ class Desk:
                 case Ready(setup, options, drafters):
                     self.setup, self._settled, self.drafters = setup, options, drafters
                     self._jobs.popleft()
-                    changes.is_ready = True
+                    self.failure, changes.is_ready = None, True
                 case Step() as step:
                     self._step(step, changes)
                 case Answered():
@@ -268,6 +277,8 @@ class Desk:
                             changes.errors[-1] = MetasdError(said)
                             self.options = self._settled
                             self.open()
+                        case "load":
+                            self.failure = None if isinstance(error, Cancelled) else error
                         case "configure":
                             self.options = self._settled
         if changes.answer and self._clock() - self._saved_s >= SAVE_EVERY_S:
@@ -337,13 +348,6 @@ class Desk:
         is_new = text not in self._seen_notices
         self._seen_notices.add(text)
         return is_new
-
-
-def _said(value: object) -> str:
-    """Return an option's value as it is typed."""
-    if value is None:
-        return "default"
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _open_store(path: Path | None) -> tuple[Store, str]:

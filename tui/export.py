@@ -11,12 +11,14 @@ from pathlib import Path
 from metasd_local.errors import UsageError
 from tui.conversation import Conversation
 
-_FENCED = re.compile(r"^ {0,3}(```+|~~~+)[^\n]*\n(.*?)(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.M | re.S)
-
 
 def code_blocks(answer: str) -> Sequence[str]:
-    """Return the contents of the fenced blocks of a Markdown text, the last may be unfinished."""
-    return [match.group(2) for match in _FENCED.finditer(answer)]
+    """Return the contents of the code blocks of a Markdown text, the last may be unfinished."""
+    # Imported when needed: it takes long.
+    from markdown_it import MarkdownIt
+
+    tokens = MarkdownIt().parse(answer)
+    return [token.content for token in tokens if token.type in ("fence", "code_block")]
 
 
 def export(chat: Conversation, path: Path) -> None:

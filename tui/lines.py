@@ -18,6 +18,7 @@ from metasd_local.cli.surroundings import DONE, FAILED, INTERRUPTED, WRONG_USAGE
 from metasd_local.errors import MetasdError, UsageError
 from metasd_local.events import TextPiece
 from metasd_local.options import Options
+from tui.choices import SETTINGS, as_typed, in_chat
 from tui.conversation import Conversation
 from tui.desk import Desk
 from tui.prompt import with_name
@@ -32,7 +33,7 @@ LOOK_S = 0.02
 MOST_LISTED = 20
 NAMES = (
     *("help", "chats", "set", "clear", "regen", "undo", "system", "policy", "drafters", "stats"),
-    *("read", "export", "exit"),
+    *("read", "edit", "copy", "export", "exit"),
 )
 """Commands that need no screen."""
 LEAVE = "Ctrl-C once more, /exit or the end of the input leaves"
@@ -77,13 +78,15 @@ class Lines:
     ) -> None:
         self.output = around.output
         self.desk = Desk(open_pool, options, chats, recordings or ())
-        self.transcript = self.prompt = self
+        self.transcript = self.prompt = self.board = self
         self._around = around
         self._stdin = None if around.stdin is None or around.stdin.closed else around.stdin
         self._is_live = recordings is None
         self._is_awaited = bool(self._stdin and self._stdin.isatty() and self._is_live)
         """Whether somebody types."""
         self._attached = ""
+        self._editing: int | None = None
+        """The index of the turn that the next question replaces."""
         self._change = ""
         """What the models were asked to change, in words."""
         self._num_interrupts = 0
@@ -169,8 +172,8 @@ class Lines:
                 self._wait()
                 return
             text = text[text.startswith("//") :]
-        self.ask(self._attached + text)
-        self._attached = ""
+        self.ask(self._attached + text, self._editing)
+        self._attached, self._editing = "", None
         self._wait()
 
     def _wait(self) -> None:
@@ -181,7 +184,7 @@ class Lines:
             if self.desk.setup is None:
                 self.output.progress("loading", self.desk.loaded)
             for text in changes.notices:
-                self.output.message(text)
+                self.output.message(in_chat(text))
             self.output.show(TextPiece(changes.answer))
             for error in changes.errors:
                 self._complain(error)
@@ -200,7 +203,7 @@ class Lines:
     def _complain(self, error: MetasdError) -> None:
         is_wrong = self.desk.setup is None and isinstance(error, UsageError)
         self._status = self._status or (WRONG_USAGE if is_wrong else FAILED)
-        self.output.message(str(error))
+        self.output.message(str(error) if self.desk.setup is None else in_chat(str(error)))
 
     # What commands ask for, as of the application
 
@@ -208,13 +211,25 @@ class Lines:
         """Show what a command has to say."""
         self.output.line(text)
 
+    tell = say
+
     def ask(self, question: str, first: int | None = None, *, new_seed: bool = False) -> None:
         """Ask, in the place of the turns from `first` on if it is given. Raises MetasdError."""
         self.desk.ask(question, first=first, new_seed=new_seed)
 
-    def put(self, text: str) -> None:
+    def offer(self, text: str) -> None:
         """Show a question that is no longer part of the conversation."""
         self.say(f"taken back: {text}")
+
+    def change_turn(self, index: int, question: str) -> None:
+        """Let the next question replace the turn with this index."""
+        self._editing = index
+        self.say(f"the next line takes the place of question {index + 1}: {question}")
+
+    def copy(self, _what: str, text: str) -> None:
+        """Show what would be copied."""
+        self.output.show(TextPiece(text))
+        self.output.end()
 
     def attach(self, name: str, text: str) -> None:
         """Send a text with the next question."""
@@ -224,8 +239,9 @@ class Lines:
     def show_chat(self, chat: Conversation) -> None:
         """Go on with a conversation, which may be a new one."""
         self.desk.go_on_with(chat)
+        self._editing, number = None, len(chat.turns)
         name = f"conversation {chat.title}" if chat.turns else "a new conversation"
-        self.say(f"{name}, {len(chat.turns)} questions")
+        self.say(f"{name}, {number} {'question' if number == 1 else 'questions'}")
 
     def change_options(self, **changes: Any) -> None:
         """Use other options from the next answer on. Raises MetasdError."""
@@ -233,11 +249,11 @@ class Lines:
 
     def show_settings(self, _first: str) -> None:
         """Show the settings."""
-        from tui.settings import SETTINGS
-
-        for option in SETTINGS:
+        for option in SETTINGS.values():
             value = getattr(self.desk.options, option.field)
-            said = f"default ({option.default or 'none'})" if value is None else value
+            if option.name == "system":
+                value = self.desk.chat.system
+            said = f"default ({option.default or 'none'})" if value is None else as_typed(value)
             self.say(f"{option.name:15} {said}")
 
     def show_help(self) -> None:
@@ -257,6 +273,6 @@ class Lines:
         for entry in self.desk.store.entries(search)[:MOST_LISTED]:
             self.say(f"/chats {entry.id}  {entry.title} ({entry.num_turns})")
 
-    def leave(self) -> None:
+    def exit(self) -> None:
         """Read no more lines."""
         self._is_leaving = True

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from textual import events
 from textual.message import Message
-from textual.widgets import TextArea
 
-from metasd_local.text import printable
+from tui.fields import TextField
 from tui.show import plain
 
 
-class Prompt(TextArea):
+class Prompt(TextField):
     """Enter sends, Ctrl+J (Shift+Enter where the terminal tells them apart) begins a line."""
 
     @dataclass
@@ -24,8 +23,6 @@ class Prompt(TextArea):
 
     def __init__(self) -> None:
         super().__init__(
-            tab_behavior="focus",
-            highlight_cursor_line=False,
             placeholder="Ask something · Enter sends, Ctrl+J begins a line, /help",
         )
         # A cursor that blinks draws the screen twice a second, also when nothing happens.
@@ -38,6 +35,8 @@ class Prompt(TextArea):
         """The index of the turn that the question replaces."""
         self._attached: list[tuple[str, str]] = []
         """Names and texts of the files that go with the question."""
+        self._sent: tuple[str, int | None, list[tuple[str, str]]] = "", None, []
+        """What was sent last: the text, the turn it replaced, the files."""
         self._offered: Sequence[str] = ()
         """What Tab offered, one after the other."""
         self._place = 0
@@ -46,15 +45,32 @@ class Prompt(TextArea):
 
     def put(self, text: str) -> None:
         """Replace the text, the cursor at its end."""
+        self._offered = ()
         self.load_text(text)
         self.move_cursor(self.document.end)
 
-    def put_away(self) -> None:
-        """Leave everything as it was before something was typed; the history keeps the text."""
+    def offer(self, text: str) -> None:
+        """Put a text in the place of what is being typed, which the history keeps."""
         if self.text.strip():
             self.remember(self.text)
-        self.put("")
+        self.put(text)
+
+    def put_away(self) -> None:
+        """Leave everything as it was before something was typed; the history keeps the text."""
+        self.offer("")
         self.reset()
+
+    def end(self, typed: str) -> None:
+        """Attach nothing and replace nothing: it was sent."""
+        self.remember(typed)
+        self._sent = typed, self.editing, self._attached
+        self.reset()
+
+    def take_back(self) -> None:
+        """Offer again what was sent last, with its files and in the same place."""
+        typed, self.editing, self._attached = self._sent
+        self.put(typed)
+        self._label()
 
     def reset(self) -> None:
         """Attach nothing, replace nothing."""
@@ -63,7 +79,7 @@ class Prompt(TextArea):
 
     def change_turn(self, index: int, question: str) -> None:
         """Offer a question again, to replace the turn with this index."""
-        self.put(question)
+        self.offer(question)
         self.editing = index
         self._label()
 
@@ -97,10 +113,11 @@ class Prompt(TextArea):
         if event.key == "enter":
             self._send()
         elif event.key in ("ctrl+j", "shift+enter", "alt+enter"):
-            self.insert("\n")
+            self.put_in("\n")
         elif event.key == "tab":
             self._complete()
         else:
+            self._offered = ()
             return
         event.stop()
         event.prevent_default()
@@ -115,7 +132,7 @@ class Prompt(TextArea):
         """Complete a line as far as it is clear, then offer one candidate after the other."""
         if self.text in self._offered:
             index = self._offered.index(self.text) + 1
-            self.put(self._offered[index % len(self._offered)])
+            self._offer_one(self._offered, index % len(self._offered))
             return
         candidates = self.candidates(self.text)
         common = candidates[0] if candidates else ""
@@ -124,19 +141,23 @@ class Prompt(TextArea):
         if len(common) > len(self.text):
             self.put(common)
         elif candidates:
-            self._offered = candidates
-            self.put(candidates[0])
+            self._offer_one(candidates, 0)
+
+    def _offer_one(self, candidates: Sequence[str], index: int) -> None:
+        self.put(candidates[index])
+        self._offered = candidates
 
     def action_cursor_up(self, select: bool = False) -> None:
         """Go up; from the first line, back in the history."""
-        if select or self.cursor_location[0] > 0 or self._place >= len(self.past):
+        is_first = self.navigator.is_first_wrapped_line(self.cursor_location)
+        if select or not is_first or self._place >= len(self.past):
             super().action_cursor_up(select)
             return
         self._recall(self._place + 1)
 
     def action_cursor_down(self, select: bool = False) -> None:
         """Go down; from the last line, forward in the history."""
-        is_last = self.cursor_location[0] == self.document.line_count - 1
+        is_last = self.navigator.is_last_wrapped_line(self.cursor_location)
         if select or not is_last or self._place == 0:
             super().action_cursor_down(select)
             return
@@ -147,12 +168,6 @@ class Prompt(TextArea):
             self._draft = self.text
         self._place = place
         self.put(self.past[-place] if place else self._draft)
-
-    def on_paste(self, event: events.Paste) -> None:
-        """Take pasted text as it is, but for what a terminal would obey."""
-        event.prevent_default()
-        event.stop()
-        self.insert(printable(event.text.replace("\r\n", "\n").replace("\r", "\n")))
 
 
 def with_name(name: str, text: str) -> str:

@@ -17,8 +17,10 @@ from textual.widgets import Footer, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from metasd_local.errors import MetasdError
+from tui.desk import Desk
+from tui.fields import LineField
 from tui.show import MUTED, plain
-from tui.store import Entry, Store
+from tui.store import Entry
 
 
 class HelpScreen(ModalScreen[None]):
@@ -34,7 +36,8 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """Yield the text."""
-        with VerticalScroll(classes="dialog"):
+        with VerticalScroll(classes="dialog") as dialog:
+            dialog.border_title = "Help"
             yield Static(self._content)
         yield Footer(show_command_palette=False)
 
@@ -42,7 +45,7 @@ class HelpScreen(ModalScreen[None]):
 class ChatsScreen(ModalScreen[int | None]):
     """Lists conversations; returns the id of the one to go on with."""
 
-    _line = getters.query_one(Input)
+    _line = getters.query_one(LineField)
     _chats = getters.query_one(OptionList)
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -54,10 +57,9 @@ class ChatsScreen(ModalScreen[int | None]):
         Binding("down", "move(1)", show=False, priority=True),
     ]
 
-    def __init__(self, store: Store, current: int | None, search: str) -> None:
+    def __init__(self, desk: Desk, search: str) -> None:
         super().__init__()
-        self._store = store
-        self._current = current
+        self._desk = desk
         self._search = search
         self._entries: Sequence[Entry] = ()
         self._renaming: int | None = None
@@ -67,8 +69,9 @@ class ChatsScreen(ModalScreen[int | None]):
 
     def compose(self) -> ComposeResult:
         """Yield the search and the list."""
-        with Vertical(classes="dialog"):
-            yield Input(self._search, "search in titles and texts")
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "Conversations"
+            yield LineField(self._search, "search in titles and texts")
             yield Static(id="said")
             yield OptionList(markup=False)
         yield Footer(show_command_palette=False)
@@ -76,6 +79,7 @@ class ChatsScreen(ModalScreen[int | None]):
     def on_mount(self) -> None:
         """List everything."""
         self._chats.can_focus = False
+        self._line.action_end()
         self._list()
 
     @on(Input.Changed)
@@ -84,7 +88,7 @@ class ChatsScreen(ModalScreen[int | None]):
             return
         selected, self._entries = self._chats.highlighted or 0, ()
         try:
-            self._entries = self._store.entries(self._line.value)
+            self._entries = self._desk.store.entries(self._line.value)
         except MetasdError as error:
             self._say(str(error))
         else:
@@ -106,33 +110,38 @@ class ChatsScreen(ModalScreen[int | None]):
         """Go on with the selected conversation, or take the new title."""
         title, renamed = self._line.value.strip(), self._renaming
         if renamed is not None:
-            if not title or self._can(lambda: self._store.rename(renamed, title)):
+            if not title or self._can(lambda: self._desk.rename(renamed, title)):
                 self._end_rename()
         elif (entry := self._selected) is not None:
             self.dismiss(entry.id)
 
     def action_rename(self) -> None:
         """Ask for a title."""
-        if (entry := self._selected) is not None and self._renaming is None:
+        if (entry := self._selected) is not None:
             self._renaming, self._search = entry.id, self._line.value
             self._line.value = entry.title
+            self._line.action_end()
             self._say("new title: Enter keeps it, Esc leaves the old one")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leave the keys of a text to who types a title."""
+        return self._renaming is None or action not in ("delete", "rename", "move")
 
     def action_delete(self) -> None:
         """Delete the selected conversation at the second press."""
-        if (entry := self._selected) is None or self._renaming is not None:
+        if (entry := self._selected) is None:
             return
-        if entry.id == self._current:
+        if entry.id == self._desk.chat.id:
             self._say("this conversation is open; begin another one with /clear, then delete it")
         elif self._doomed != entry.id:
             self._say("press the key again to delete this conversation, Esc to keep it")
             self._doomed = entry.id
-        elif self._can(lambda: self._store.delete(entry.id)):
+        elif self._can(lambda: self._desk.store.delete(entry.id, entry.changed_s)):
             self._list()
 
     def action_move(self, rows: int) -> None:
         """Select another conversation."""
-        if self._entries and self._renaming is None:
+        if self._entries:
             self._chats.highlighted = ((self._chats.highlighted or 0) + rows) % len(self._entries)
             self._say("")
 
@@ -152,7 +161,7 @@ class ChatsScreen(ModalScreen[int | None]):
 
     def _row(self, entry: Entry) -> Content:
         when = datetime.fromtimestamp(entry.changed_s).strftime("%d %b %H:%M")
-        sign = "▸" if entry.id == self._current else " "
+        sign = "▸" if entry.id == self._desk.chat.id else " "
         return plain(f"{sign} {when}  {entry.num_turns:>4} ", MUTED).append(
             plain(entry.title.replace("\n", " "))
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from metasd_local.cli.surroundings import DONE, Surroundings
 from metasd_local.config import chats_path, config_path, load_keys, memory_path
+from metasd_local.errors import MetasdError
 from metasd_local.options import Options
 
 if TYPE_CHECKING:
@@ -68,6 +70,21 @@ def chat(
                 recordings=recordings or (),
             )
             app.run()
-            return app.return_code or DONE
+            if app.return_code:
+                raise _crash(app._exception, state_path.with_name("crash.log"))
+            if app.desk.failure is not None:
+                raise app.desk.failure
+            return DONE
 
         return guarded(show, around)
+
+
+def _crash(error: Exception | None, path: Path) -> MetasdError:
+    """Return what to say of an error that is a mistake of ours, and write where it happened."""
+    said = f"the chat failed with an unexpected {type(error).__name__}: {error}; what was said is "
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError as failure:
+        return MetasdError(f"{said}saved, but not where it happened: {failure}")
+    return MetasdError(f"{said}saved; {path} tells where it happened, for a bug report")

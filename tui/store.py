@@ -96,11 +96,7 @@ class Store:
             database.executemany(
                 "INSERT OR REPLACE INTO turns VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [
-                    (
-                        *(chat_id, position, turn.question, turn.answer, turn.reasoning),
-                        *(json.dumps(turn.marks), turn.figures),
-                        None if turn.stats is None else json.dumps(turn.stats),
-                    )
+                    (chat_id, position, *_row(turn))
                     for position, turn in enumerate(chat.turns[first:], start=first)
                 ],
             )
@@ -121,26 +117,10 @@ class Store:
                 "WHERE chat = ? ORDER BY position",
                 (chat_id,),
             ).fetchall()
-            return Conversation(
-                id=chat_id,
-                title=found[0],
-                system=found[1],
-                changed_s=found[2],
-                num_saved=len(turns),
-                turns=[
-                    Turn(
-                        *(
-                            question,
-                            answer,
-                            reasoning,
-                            [(arm, size) for arm, size in json.loads(marks)],
-                        ),
-                        figures,
-                        None if stats is None else json.loads(stats),
-                    )
-                    for question, answer, reasoning, marks, figures, stats in turns
-                ],
-            )
+            title, system, changed_s = found
+            chat = Conversation(chat_id, title, system, [_turn(*row) for row in turns])
+            chat.num_saved, chat.changed_s = len(turns), changed_s
+            return chat
 
     def entries(self, search: str = "") -> Sequence[Entry]:
         """Return the conversations with `search` in title or text, the last changed first."""
@@ -160,10 +140,13 @@ class Store:
         with self._transaction() as database:
             database.execute("UPDATE chats SET title = ? WHERE id = ?", (title, chat_id))
 
-    def delete(self, chat_id: int) -> None:
-        """Delete a conversation."""
+    def delete(self, chat_id: int, changed_s: float | None) -> bool:
+        """Delete a conversation that was changed last then; return False if it was again since."""
         with self._transaction() as database:
-            database.execute("DELETE FROM chats WHERE id = ?", (chat_id,))
+            deleted = database.execute(
+                "DELETE FROM chats WHERE id = ? AND changed_s = ?", (chat_id, changed_s)
+            )
+        return deleted.rowcount == 1
 
     def questions(self) -> list[str]:
         """Return the last questions of all conversations, the newest last, each once."""
@@ -191,3 +174,17 @@ class Store:
         return MetasdError(
             f"{self._path}: {error}; the conversation goes on unsaved, /export writes it elsewhere"
         )
+
+
+def _row(turn: Turn) -> Sequence[str | None]:
+    """Return a turn as the columns after its place hold it."""
+    stats = None if turn.stats is None else json.dumps(turn.stats)
+    marks = json.dumps(turn.marks)
+    return turn.question, turn.answer, turn.reasoning, marks, turn.figures, stats
+
+
+def _turn(
+    question: str, answer: str, reasoning: str, marks: str, figures: str, stats: str | None
+) -> Turn:
+    runs = [(arm, size) for arm, size in json.loads(marks)]
+    return Turn(question, answer, reasoning, runs, figures, json.loads(stats) if stats else None)

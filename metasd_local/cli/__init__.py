@@ -41,8 +41,10 @@ def main(arguments: Sequence[str], around: Surroundings) -> int:
         # Here a reader that is gone can still be handled, at Python's exit no more.
         around.stdout.flush()
         return status
-    except BrokenPipeError:
+    except OSError as error:
         _silence(around.stdout)
+        if not isinstance(error, BrokenPipeError):  # a reader that is gone wants no more
+            around.output.message(f"stopped: {error.strerror or error}")
         return FAILED
     except (KeyboardInterrupt, Cancelled):
         return INTERRUPTED

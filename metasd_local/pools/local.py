@@ -105,7 +105,7 @@ def named_model(text: str, *, may_be_absent: bool = False) -> Source | None:
 
     may_be_absent: whether user/repo/file.gguf needs not be here.
     """
-    path = Path(os.path.expanduser(text))
+    path = Path(os.path.expanduser(text))  # leaves the name of nobody as it is
     if os.path.isfile(path):
         return path.absolute()
     found, asked = find_cached(text), parse_repository(text)

@@ -138,6 +138,47 @@ def test_what_llama_cpp_said_last_is_named(tmp_path: Path) -> None:
         assert "Traceback" not in said
 
 
+CRASHING = """
+import dataclasses, sys
+from metasd_local.cli import main
+from metasd_local.cli.surroundings import process_surroundings
+from tui.start import chat
+
+def hint(*_):
+    from textual.constants import ESCAPE_DELAY
+    raise RuntimeError(f"Esc waits {ESCAPE_DELAY} s")
+
+def open_pool(*arguments, **keywords):
+    sys.modules["tui.board"].Board.hint = hint
+    return around.open_pool(*arguments, **keywords)
+
+around = process_surroundings(chat)
+sys.exit(main(["chat"], dataclasses.replace(around, open_pool=open_pool)))
+"""
+
+
+def test_a_mistake_of_ours_is_said_with_where_it_happened(tmp_path: Path) -> None:
+    """And Esc, which begins the codes of other keys, does not wait for them long."""
+    with Terminal(sys.executable, "-c", CRASHING, environment=home(tmp_path)) as terminal:
+        terminal.until(is_ready)
+        terminal.type("x")
+        assert terminal.wait() == 1
+        assert_usable(terminal)
+        said = " ".join(terminal.screen.said.split())
+        assert "unexpected RuntimeError: Esc waits 0.04 s; what was said is saved" in said
+        assert "Traceback" not in said
+    written = (tmp_path / "state" / "metasd" / "crash.log").read_text(encoding="utf-8")
+    assert "in hint" in written
+
+
+def test_leaving_without_models_says_why_and_fails(tmp_path: Path) -> None:
+    with Terminal(*CHAT, "--drafters=nope", environment=home(tmp_path)) as terminal:
+        terminal.until(lambda screen: "/set drafters: found 'nope'" in screen.text)
+        terminal.type(LEAVE)
+        assert terminal.wait() == 2
+        assert "metasd: --drafters: found 'nope'" in terminal.screen.said
+
+
 def test_a_trace_is_shown_on_the_same_screen(tmp_path: Path) -> None:
     """Without a model; a broken one is refused with file and line before the screen changes."""
     path = tmp_path / "trace.jsonl"

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from metasd_local.compose import OpenPool
+from metasd_local.events import Event
 from metasd_local.options import Options
-from tests.tui.scripted_pool import ScriptedPool, chat_on
+from tests.tui.scripted_pool import Chat, ScriptedPool, chat_on
+from tui.app import ChatApp
 
 
 async def test_an_answer_is_shown_with_its_figures(tmp_path: Path) -> None:
@@ -60,6 +67,41 @@ async def test_a_stop_before_the_first_token_gives_the_question_back(tmp_path: P
         assert chat.app.desk.chat.turns == []
         assert "stopped before the first word" in chat.screen()
         assert chat.app.desk.store.entries() == []
+
+
+async def test_a_stop_that_the_session_forgot_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came when the answer was about to begin."""
+    pool = ScriptedPool(hold_at=0)
+    async with chat_on(pool, tmp_path) as chat:
+        session = pool.last_session
+        assert session is not None
+        send = session.send
+
+        def stop_and_send(*arguments: Any, **keywords: Any) -> Iterator[Event]:
+            chat.app.desk.stop()
+            return send(*arguments, **keywords)
+
+        monkeypatch.setattr(session, "send", stop_and_send)
+        await chat.ask("one")
+        assert chat.app.prompt.text == "one"
+
+
+async def test_a_question_may_be_sent_while_the_models_are_loaded(tmp_path: Path) -> None:
+    class Slow(ScriptedPool):
+        def open(self, *arguments: Any, **keywords: Any) -> OpenPool:
+            self.go.wait(30)
+            return super().open(*arguments, **keywords)
+
+    pool = Slow()
+    app = ChatApp(pool.open, Options(), chats_path=None, state_path=tmp_path / "tui.json")
+    async with app.run_test() as pilot:
+        chat = Chat(app, pilot)
+        await chat.type("one")
+        assert "as soon as the models are loaded" in chat.notices
+        pool.go.set()
+        await chat.until(lambda: "You said: one" in chat.screen())
 
 
 async def test_a_failing_target_gives_the_question_back_and_says_why(tmp_path: Path) -> None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from metasd_local.options import Options
 from tests.tui.scripted_pool import Chat, ScriptedPool, chat_on
 from tui.commands import COMMANDS, complete
+from tui.export import code_blocks
 
 
 def questions(chat: Chat) -> list[str]:
@@ -71,6 +78,38 @@ async def test_leaving_an_edit_changes_nothing(tmp_path: Path) -> None:
         assert chat.app.prompt.text == ""
         await chat.ask("two")
         assert questions(chat) == ["one", "two"]
+
+
+async def test_an_edit_stopped_at_once_is_still_an_edit(tmp_path: Path) -> None:
+    pool = ScriptedPool()
+    async with chat_on(pool, tmp_path) as chat:
+        await chat.ask("one")
+        await chat.ask("two")
+        await chat.ask("/edit 1")
+        pool.hold_at = 0
+        chat.app.prompt.put("")
+        await chat.type("eins")
+        await chat.until(pool.is_held.is_set)
+        await chat.pilot.press("escape")
+        await chat.until(lambda: chat.app.prompt.text == "eins")
+        assert questions(chat) == ["one", "two"]
+        pool.hold_at = None
+        await chat.ask("")
+        assert questions(chat) == ["eins"]
+
+
+async def test_what_is_being_typed_stays_in_the_history_whatever_takes_its_place(
+    tmp_path: Path,
+) -> None:
+    """A command of the palette that needs more to be typed, for instance."""
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        await chat.ask("one")
+        for name in ("read", "edit", "undo"):
+            chat.app.prompt.put(f"a draft before {name}")
+            chat.app.action_command(name)
+            assert chat.app.prompt.text in ("/read ", "one")
+            await chat.pilot.press("up")
+            assert chat.app.prompt.text == f"a draft before {name}"
 
 
 async def test_clear_begins_anew_and_keeps_the_old_conversation_in_the_list(tmp_path: Path) -> None:
@@ -165,6 +204,14 @@ async def test_copies_are_source_text(tmp_path: Path) -> None:
         assert chat.app.clipboard == "second\n"
         await chat.pilot.press("ctrl+y")
         assert chat.app.clipboard == answer
+        await chat.ask("/copy question 1")
+        assert chat.app.clipboard == "hi"
+
+
+def test_code_blocks_are_those_of_the_markdown_parser() -> None:
+    answer = "- a\n\n  ```c\n  int x;\n  ```\n\n> ```\n> quoted\n> ```\n\n"
+    answer += "1. b\n\n    ~~~\n    four\n    ~~~"
+    assert code_blocks(f"{answer}\n\n```\nlast") == ["int x;\n", "quoted\n", "four\n", "last"]
 
 
 async def test_a_file_goes_with_the_next_question_only(tmp_path: Path) -> None:
@@ -194,6 +241,31 @@ async def test_exports_hold_everything(tmp_path: Path) -> None:
     assert document["turns"][0]["stats"] == turn.stats
 
 
+async def test_editor_and_download_borrow_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the editor leaves is in the prompt, what was fetched is opened."""
+    write = "import sys; open(sys.argv[1], 'a').write(' and more')"
+    monkeypatch.setenv("VISUAL", f'{sys.executable} -c "{write}"')
+    pool = ScriptedPool()
+    async with chat_on(pool, tmp_path, name="missing") as chat:
+        monkeypatch.setattr(chat.app, "suspend", nullcontext)
+        chat.app.prompt.put("some")
+        await chat.pilot.press("ctrl+g")
+        assert chat.app.prompt.text == "some and more"
+        commands = []
+
+        def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+            commands.append(command[1:])
+            return subprocess.CompletedProcess(command, 0)
+
+        monkeypatch.setattr(subprocess, "run", run)
+        chat.app.prompt.put("")
+        await chat.ask("/download starter")
+        assert commands == [["-m", "metasd_local", "download", "starter"]]
+        assert pool.opened[-1][1] == "starter"
+
+
 async def test_stats_are_those_of_the_last_answer(tmp_path: Path) -> None:
     async with chat_on(ScriptedPool(), tmp_path) as chat:
         await chat.ask("one one one one")
@@ -213,6 +285,12 @@ MISTAKES = (
     ("/stats", "no complete answer"),
     ("/read", "the path of a text file"),
     ("/read /nowhere/x", "cannot be read"),
+    ("/read ~nobody/x", "cannot be read"),
+    ("/export ~nobody/x", "nothing to write"),
+    ("/set pool ~nobody/x.gguf", "there is no such file"),
+    ("/panel", "the terminal has 80 columns, the panel needs 120"),
+    ("/download", "expected the name of a pool: starter, "),
+    ("/drafters general,general", "/set drafters"),
     ("/drafters cod", "found 'cod', expected the path of a .gguf file"),
     ("/set pool /nowhere/x.gguf", "/nowhere/x.gguf: there is no such file"),
     ("/set temprature 1", "did you mean 'temperature'?"),
@@ -230,7 +308,7 @@ async def test_what_cannot_be_is_explained(tmp_path: Path) -> None:
 
 
 async def test_a_question_may_begin_with_a_slash(tmp_path: Path) -> None:
-    typed = ("//help me", "/etc/passwd is what?", "/* a comment */\nint x;", "/")
+    typed = ("//help me", "/etc/passwd is what?", "/* a comment */\nint x;", "/", "/ me waves")
     async with chat_on(ScriptedPool(), tmp_path) as chat:
         for question in typed:
             await chat.ask(question)
@@ -244,6 +322,7 @@ async def test_completion_knows_commands_and_what_follows(tmp_path: Path) -> Non
         assert complete(chat.app, "/policy f") == ["/policy fixed:ngram"]
         assert complete(chat.app, "/drafters n") == ["/drafters ngram"]
         assert complete(chat.app, "/set temp") == ["/set temperature"]
+        assert complete(chat.app, "/read ~nobody/") == complete(chat.app, "/export x") == []
         assert complete(chat.app, f"/read {tmp_path}/ch") == [
             f"/read {tmp_path}/chats.db",
             f"/read {tmp_path}/chats.db-shm",
@@ -251,9 +330,16 @@ async def test_completion_knows_commands_and_what_follows(tmp_path: Path) -> Non
         ]
         chat.app.prompt.insert("/pol")
         await chat.pilot.press("tab")
-        assert chat.app.prompt.text == "/policy"
+        assert chat.app.prompt.text == "/policy "
         await chat.pilot.pause()
-        assert "who drafts" in chat.screen()
+        assert "/policy plain" in chat.screen()
+        await chat.pilot.press("tab")
+        assert chat.app.prompt.text == "/policy plain"
+        chat.app.prompt.put("/re")
+        await chat.pilot.press("tab", "backspace", "n")
+        assert chat.app.prompt.text == "/regen"
+        await chat.pilot.press("tab")
+        assert chat.app.prompt.text == "/regen"
 
 
 async def test_the_help_screen_names_every_command_and_closes(tmp_path: Path) -> None:

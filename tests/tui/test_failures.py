@@ -34,7 +34,8 @@ async def test_turns_that_outgrow_the_context_are_not_sent_but_kept(tmp_path: Pa
         await chat.ask("/edit 1")
         chat.app.prompt.put("")
         await chat.ask("anew")
-        assert [message.content for message in pool.last_session.messages][::2] == ["anew"]
+        await chat.ask("more")
+        assert [message.content for message in pool.last_session.messages][::2] == ["anew", "more"]
 
 
 async def test_a_full_disk_is_explained_and_made_up_for(tmp_path: Path) -> None:
@@ -87,14 +88,38 @@ async def test_what_cannot_be_read_or_edited_changes_nothing(tmp_path: Path) -> 
             ("zeros", "is no text file"),
             ("bytes", "is no text file"),
             ("large", "1,000,001 bytes"),
-            (".", "is no text file"),
+            (".", "is a folder"),
         ):
             await chat.ask(f"/read {tmp_path}/{name}")
             assert complaint in chat.notices
+        await chat.pilot.press("escape")
+        (tmp_path / "long").write_text("word " * 2000, encoding="utf-8")
+        await chat.ask(f"/read {tmp_path}/long")
+        assert "about 2,500 tokens and the context 2,000" in chat.notices
+        await chat.ask("what is it?")
+        assert "or raise --ctx at the next start" in " ".join(
+            chat.screen().replace("▌", "").split()
+        )
+        assert chat.app.prompt.text == "what is it?"
+        assert "long, 10,000 characters" in chat.screen()
+        await chat.pilot.press("escape")
         chat.app.prompt.put("half a question")
         await chat.pilot.press("ctrl+g")
         assert "cannot be lent to another program" in chat.notices
         assert chat.app.prompt.text == "half a question"
+
+
+async def test_a_broken_catalogue_is_named_when_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not while a name of it is typed."""
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        (tmp_path / "metasd").mkdir()
+        (tmp_path / "metasd" / "models.toml").write_text("pools = 3")
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        chat.app.prompt.insert("/download q")
+        await chat.pilot.press("tab", "enter")
+        await chat.until(lambda: "models.toml" in chat.notices)
 
 
 class FailingDrafter(NgramDrafter):

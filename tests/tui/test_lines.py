@@ -119,9 +119,35 @@ def test_commands_do_what_they_do_on_the_screen(pipe: Pipe, tmp_path: Path) -> N
     assert "/regen" in said
 
 
+def test_an_edit_a_copy_and_the_settings_need_no_screen(pipe: Pipe) -> None:
+    lines = (
+        *("one", "two", "/edit 1", "eins", "/copy", "/copy question", "/system be brief"),
+        *("/set drafters = ngram", "/set stop a=b", "/set stop", "/set", "/chats 1"),
+    )
+    assert pipe.run("\n".join(lines)) == 0, pipe.err.getvalue()
+    assert pipe.out.getvalue().splitlines()[2:] == ["You said: eins", "You said: eins", "eins"]
+    said = pipe.err.getvalue()
+    for line in (
+        "stop = a=b",
+        "stop            a=b",
+        "system          be brief",
+        "conversation one, 1 question",
+    ):
+        assert f"{line}\n" in said
+    assert "drafters        ngram\n" in said
+
+
+def test_a_full_disk_under_stdout_is_said_in_one_line(pipe: Pipe) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        pipe.out = full  # type: ignore[assignment]
+        assert pipe.run("one\n") == 1
+        assert pipe.err.getvalue() == "metasd: stopped: No space left on device\n"
+    assert len(pipe.saved()) == 1
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("/nope", "no command /nope"), ("/copy", "needs the screen"), ("/undo", "nothing to take")],
+    [("/nope", "no command /nope"), ("/view", "needs the screen"), ("/undo", "nothing to take")],
 )
 def test_what_cannot_be_done_is_said_and_the_rest_goes_on(
     pipe: Pipe, line: str, message: str

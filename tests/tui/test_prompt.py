@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 from textual import events
+from textual.widgets.text_area import Selection
 
+from metasd_local.text import printable
 from tests.tui.scripted_pool import ScriptedPool, chat_on
+from tui.conversation import title_of
+from tui.fields import LineField
 
 
 async def test_enter_sends_and_ctrl_j_begins_a_line(tmp_path: Path) -> None:
@@ -35,6 +40,41 @@ async def test_a_paste_of_several_lines_is_kept_as_it_is(tmp_path: Path) -> None
         assert not chat.app.desk.chat.turns
 
 
+async def test_what_is_selected_makes_room_for_a_paste_and_for_a_line(tmp_path: Path) -> None:
+    async with chat_on(ScriptedPool(), tmp_path) as chat:
+        prompt = chat.app.prompt
+        prompt.put("one two three")
+        prompt.selection = Selection((0, 4), (0, 7))
+        prompt.post_message(events.Paste("2"))
+        await chat.until(lambda: prompt.text == "one 2 three")
+        prompt.selection = Selection((0, 0), (0, 4))
+        await chat.pilot.press("ctrl+j", "x")
+        assert prompt.text == "\nx2 three"
+
+
+async def test_nothing_typed_or_brought_back_holds_what_a_terminal_obeys(tmp_path: Path) -> None:
+    """Wherever it comes from: a file, a title, the names of files, pools and drafters."""
+    draw = random.Random(0)
+    texts = ["".join(draw.choices("\x1b\x07\x9b\r\u202e]2;ab\n ~", k=12)) for _ in range(50)]
+    evil = "\x1b]2;PWNED\x07"
+    (tmp_path / f"a{evil}").touch()
+    async with chat_on(ScriptedPool(name=evil), tmp_path) as chat:
+        prompt = chat.app.prompt
+        found = []
+        for text in texts:
+            prompt.put(text)
+            line = LineField(text, placeholder=text)
+            line.insert_text_at_cursor(text)
+            found += [prompt.text, title_of(text), line.value]
+        prompt.put(f"/read {tmp_path}/a")
+        await chat.pilot.press("tab")
+        found.append(prompt.text)
+        chat.app.desk.chat.system = evil
+        await chat.pilot.press("f5")
+        assert all("\x1b" not in row.text for row in chat.app.screen._compositor.render_strips())
+        assert found == [printable(text) for text in found]
+
+
 async def test_the_history_comes_back_also_from_earlier_starts(tmp_path: Path) -> None:
     async with chat_on(ScriptedPool(), tmp_path) as chat:
         await chat.ask("one")
@@ -53,9 +93,9 @@ async def test_the_history_comes_back_also_from_earlier_starts(tmp_path: Path) -
 async def test_up_moves_within_several_lines_first(tmp_path: Path) -> None:
     async with chat_on(ScriptedPool(), tmp_path) as chat:
         await chat.ask("one")
-        chat.app.prompt.insert("a\nb")
-        await chat.pilot.press("up")
-        assert chat.app.prompt.text == "a\nb"
+        chat.app.prompt.insert(f"a\n{'b ' * 50}")
+        await chat.pilot.press("up", "up")
+        assert chat.app.prompt.text.startswith("a")
         await chat.pilot.press("up")
         assert chat.app.prompt.text == "one"
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from textual.widgets import Checkbox, Input, Static, TextArea
+import pytest
+from textual.widgets import Input, Static, TextArea
 
 from metasd_local.options import OPTIONS, Options
 from tests.tui.scripted_pool import Chat, ScriptedPool, chat_on
-from tui.settings import SETTINGS, SHOWN, SettingsScreen
+from tui.choices import SETTINGS
+from tui.settings import SHOWN, SettingsScreen
 
 
 def put(chat: Chat, **values: str) -> None:
@@ -21,8 +23,8 @@ def notice(chat: Chat) -> str:
 
 
 def test_settings_are_options_and_chat_takes_them() -> None:
-    assert all(option in OPTIONS for option in SETTINGS)
-    assert all("chat" in option.commands or option.name == "pool" for option in SETTINGS)
+    assert all(option in OPTIONS for option in SETTINGS.values())
+    assert all("chat" in option.commands or name == "pool" for name, option in SETTINGS.items())
 
 
 async def test_what_is_changed_holds_from_the_next_answer_on(tmp_path: Path) -> None:
@@ -62,21 +64,42 @@ async def test_what_is_wrong_is_said_in_place_and_nothing_changes(tmp_path: Path
         assert isinstance(screen, SettingsScreen)
         for changes, complaint in (
             ({"temperature": "cold"}, "temperature: found 'cold', expected a number"),
-            ({"temperature": "1", "scheme": "greedy"}, "--scheme greedy decodes at temperature 0"),
-            ({"scheme": "", "policy": "x"}, "--policy: found 'x'"),
+            (
+                {"temperature": "1", "scheme": "greedy"},
+                "/set scheme greedy decodes at temperature 0",
+            ),
+            ({"scheme": "", "policy": "x"}, "/set policy: found 'x'"),
             ({"policy": "", "pool": "x.gguf"}, "x.gguf: there is no such file"),
         ):
+            screen.query_one("#system", TextArea).text = "not to be used"
             put(chat, **changes)
             await chat.pilot.pause()
             screen.action_save()
             assert complaint in notice(chat)
-        screen.query_one(Checkbox).value = False
-        screen.action_save()
-        assert "choose at least one" in notice(chat)
         await chat.pilot.press("escape")
         assert chat.app.screen is not screen
         assert chat.app.desk.options == before
+        assert chat.app.desk.chat.system is None
         assert len(pool.sessions) == 1
+
+
+@pytest.mark.parametrize("name", [None, "missing"])
+async def test_drafters_are_typed_as_a_line_also_where_none_are_loaded(
+    tmp_path: Path, name: str | None
+) -> None:
+    pool = ScriptedPool()
+    async with chat_on(pool, tmp_path, name=name) as chat:
+        await chat.ask("/set stop a=b")
+        await chat.ask("/set stop")
+        assert name or chat.notices == "stop = a=b"
+        await chat.ask("/drafters")
+        field = chat.app.screen.focused
+        assert isinstance(field, Input)
+        assert (field.id, field.value) == ("drafters", "")
+        assert field.placeholder == ("" if name else "ngram")
+        put(chat, drafters="ngram", pool="")
+        await chat.pilot.press("ctrl+s")
+        assert chat.app.desk.options.drafters == ("ngram",)
 
 
 async def test_the_lines_are_reached_by_arrows_and_explain_themselves(tmp_path: Path) -> None:

@@ -68,7 +68,8 @@ def test_rename_and_delete(tmp_path: Path) -> None:
     chat = saved(store, "one")
     store.rename(chat.id or 0, "better")
     assert [entry.title for entry in store.entries()] == ["better"]
-    store.delete(chat.id or 0)
+    assert not store.delete(chat.id or 0, 0.0)
+    assert store.delete(chat.id or 0, chat.changed_s)
     assert store.entries() == []
     with pytest.raises(MetasdError, match="was deleted"):
         store.load(chat.id or 0)
@@ -98,7 +99,7 @@ def test_a_conversation_that_another_instance_went_on_with_is_saved_apart(tmp_pa
         assert store.save(chat) == (chat is first)
     kept = {tuple(t.question for t in stores[0].load(e.id).turns) for e in stores[0].entries()}
     assert kept == {("one", "mine"), ("one", "yours")}
-    stores[0].delete(second.id or 0)
+    assert stores[0].delete(second.id or 0, second.changed_s)
     assert not stores[1].save(second)
     assert [turn.question for turn in stores[0].load(second.id or 0).turns] == ["one", "yours"]
 
