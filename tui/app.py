@@ -21,7 +21,16 @@ from metasd_local.errors import MetasdError, UsageError
 from metasd_local.options import Options
 from tui.board import Board
 from tui.choices import in_chat
-from tui.commands import BINDINGS, BY_NAME, COMMANDS, complete, find_command, hints, is_command
+from tui.commands import (
+    BINDINGS,
+    BY_NAME,
+    COMMANDS,
+    Command,
+    complete,
+    find_command,
+    hints,
+    is_command,
+)
 from tui.conversation import Conversation
 from tui.desk import Changes, Desk
 from tui.help import help_text
@@ -46,7 +55,7 @@ REFRESH_S = 0.25
 """How often figures change that are read, not followed."""
 ALWAYS = (("exit",), ("palette",))
 """Commands whose keys work below another screen."""
-LEAVE = "Ctrl+C once more leaves; selected text would have been copied"
+LEAVE = "nothing is selected that could be copied; Ctrl+C once more leaves"
 WIDE = 120
 """Columns from which the panel has room."""
 
@@ -81,7 +90,7 @@ class ChatApp(App[None]):
         super().__init__()
         self.keymap = dict(keymap)
         self.set_keymap(self.keymap)
-        self.desk = Desk(open_pool, options, chats_path, recordings)
+        self.desk: Desk = Desk(open_pool, options, chats_path, recordings)
         self.policies = policies
         self.legend = Legend()
         self._state_path = state_path
@@ -130,7 +139,7 @@ class ChatApp(App[None]):
     def _send(self, event: Prompt.Sent) -> None:
         if is_command(event.text):
             self.prompt.remember(event.text)
-            self._complaining(self._run_line, event.text)
+            self._complaining(lambda: self._run(*find_command(event.text)))
             return
         typed = event.text[event.text.startswith("//") :]
         if self._complaining(self.ask, self.prompt.with_files(typed), self.prompt.editing):
@@ -138,9 +147,9 @@ class ChatApp(App[None]):
         else:
             self.prompt.put(event.text + self.prompt.text)
 
-    def _run_line(self, line: str) -> None:
-        command, rest = find_command(line)
+    def _run(self, command: Command, rest: str) -> None:
         command.run(self, rest)
+        self.call_after_refresh(self._refresh)
 
     @on(TextArea.Changed, "Prompt")
     def _hint(self) -> None:
@@ -156,7 +165,7 @@ class ChatApp(App[None]):
         if command.usage and not command.usage.startswith("["):
             self.prompt.offer(f"/{name} ")
         else:
-            self._complaining(command.run, self, "")
+            self._complaining(self._run, command, "")
 
     def _complaining(self, work: Callable[..., None], *arguments: object) -> bool:
         """Do something, or say why it cannot be done and return False."""
@@ -168,8 +177,6 @@ class ChatApp(App[None]):
             return False
         finally:
             self._begin_drawing()
-            if not self.is_drawing:
-                self.call_after_refresh(self._refresh)
         return True
 
     # What happens

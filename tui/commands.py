@@ -24,18 +24,6 @@ if TYPE_CHECKING:
 MOST_OFFERED = 50
 
 
-def _begin_anew(app: ChatApp, _: str) -> None:
-    app.show_chat(app.desk.new_chat())
-
-
-def _choose_policy(app: ChatApp, rest: str) -> None:
-    actions.change_setting(app, f"policy {rest}")
-
-
-def _choose_drafters(app: ChatApp, rest: str) -> None:
-    actions.change_setting(app, f"drafters {'default' if rest == 'all' else rest}")
-
-
 def _policies(app: ChatApp, _: str) -> Iterable[str]:
     fixed = (f"fixed:{name}" for name in app.desk.drafters)
     return (*(name for name in app.policies if ":" not in name), *fixed)
@@ -144,7 +132,7 @@ COMMANDS = (
     Command(
         "clear",
         "begin a new conversation; the old one stays in the list",
-        _begin_anew,
+        lambda app, _: app.show_chat(app.desk.new_chat()),
         key="ctrl+n",
         label="New",
     ),
@@ -154,8 +142,22 @@ COMMANDS = (
     Command("undo", "take the last question and its answer back", actions.undo),
     Command("edit", "change a question and go on from there", actions.edit, "[N]"),
     Command("system", "system prompt of this conversation", actions.change_system, "[TEXT | none]"),
-    Command("policy", "who drafts", _choose_policy, "[POLICY]", follow=_policies),
-    Command("drafters", "drafters to use", _choose_drafters, "[A,B | all]", follow=_drafters),
+    Command(
+        "policy",
+        "who drafts",
+        lambda app, rest: actions.change_setting(app, f"policy {rest}"),
+        "[POLICY]",
+        follow=_policies,
+    ),
+    Command(
+        "drafters",
+        "drafters to use",
+        lambda app, rest: actions.change_setting(
+            app, f"drafters {'default' if rest == 'all' else rest}"
+        ),
+        "[A,B | all]",
+        follow=_drafters,
+    ),
     Command("download", "fetch a pool and open it", actions.download, "POOL", follow=_pools),
     Command("stats", "figures of the last answer, arm by arm", actions.show_stats),
     Command(

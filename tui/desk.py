@@ -6,7 +6,7 @@ import dataclasses
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -83,8 +83,6 @@ class Desk:
         """The options of the session that there is."""
         self._opened = options
         """The options that the models were loaded with."""
-        self._paths: dict[str, str] = {}
-        """Of the drafters that the user gave as files, by name."""
         self._thread = ModelThread(open_pool)
         self._recordings = iter(recordings)
         self._clock = clock
@@ -110,17 +108,9 @@ class Desk:
         """Tell whether an answer is awaited."""
         return "answer" in self._jobs
 
-    @property
-    def chosen_drafters(self) -> Sequence[str]:
-        """Return the names of those that the policy may choose from."""
-        names = {path: name for name, path in self._paths.items()}
-        return [names.get(text, text) for text in self.options.drafters or self.drafters]
-
     def open(self) -> None:
         """Begin to load the pool of the options."""
         self._opened = self.options
-        files = (text for text in self.options.drafters or () if text.endswith(".gguf"))
-        self._paths |= {Path(text).stem: text for text in files}
         self._jobs.append("load")
         self._thread.open(self.options)
 
@@ -160,7 +150,9 @@ class Desk:
         pool = find_pool(asked.pool)
         is_new = self.setup is None or pool.target != find_pool(self._opened.pool).target
         if is_new or "drafters" in changes:
-            chosen = tuple(self._paths.get(name, name) for name in changes.get("drafters") or ())
+            files = (text for text in self._opened.drafters or () if text.endswith(".gguf"))
+            paths = {Path(text).stem: text for text in files}
+            chosen = tuple(paths.get(name, name) for name in changes.get("drafters") or ())
             # What another target was loaded with, or could not be, is no choice.
             known = None if is_new else self._opened.drafters
             asked = dataclasses.replace(asked, drafters=chosen or known)

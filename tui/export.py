@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain, count
 from pathlib import Path
 
 from metasd_local.errors import UsageError
@@ -40,12 +41,8 @@ def default_path(chat: Conversation, folder: Path) -> Path:
     """Return a name made from the title that is not taken."""
     words = re.findall(r"\w+", chat.title.lower())
     stem = "-".join(words)[:40].rstrip("-") or "conversation"
-    path = folder / f"{stem}.md"
-    number = 1
-    while path.exists():
-        number += 1
-        path = folder / f"{stem}-{number}.md"
-    return path
+    names = (f"{stem}{suffix}.md" for suffix in chain([""], count(-2, -1)))
+    return next(folder / name for name in names if not (folder / name).exists())
 
 
 def as_markdown(chat: Conversation) -> str:

@@ -78,7 +78,7 @@ class SettingsScreen(ModalScreen[None]):
         for holder in (desk.setup, desk.setup and desk.setup.sampling):
             default = getattr(holder, option.field, default)
         if name == "drafters":
-            value, default = value and desk.chosen_drafters, desk.drafters
+            default = desk.drafters
         return LineField(
             "" if value is None else as_typed(value),
             printable(as_typed(default)),

@@ -89,6 +89,8 @@ async def test_drafters_are_typed_as_a_line_also_where_none_are_loaded(
 ) -> None:
     pool = ScriptedPool()
     async with chat_on(pool, tmp_path, name=name) as chat:
+        await chat.ask("/policy ucb:window=3")
+        assert name or "no policy is named 'ucb:window=3'" in chat.screen()
         await chat.ask("/set stop a=b")
         await chat.ask("/set stop")
         assert name or chat.notices == "stop = a=b"
