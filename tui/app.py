@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from textual import getters, on
 from textual.app import App, ComposeResult, SystemCommand
@@ -18,7 +18,6 @@ from textual.timer import Timer
 from textual.widgets import Footer, Static, TextArea
 
 from metasd_local.errors import MetasdError, UsageError
-from metasd_local.options import Options
 from tui.board import Board
 from tui.choices import in_chat
 from tui.commands import (
@@ -47,10 +46,6 @@ from tui.show import redraw
 from tui.transcript import Transcript
 from tui.welcome import welcome
 
-if TYPE_CHECKING:
-    from metasd_local.compose import OpenPool
-    from metasd_local.replay import Recording
-
 REFRESH_S = 0.25
 """How often figures change that are read, not followed."""
 ALWAYS = (("exit",), ("palette",))
@@ -61,11 +56,10 @@ WIDE = 120
 
 
 class ChatApp(App[None]):
-    """A chat with one pool of models.
+    """A chat on the screen.
 
-    open_pool: as `compose.open_pool`, with `on_progress` its only keyword; called in the thread
-    that holds the models. policies: names to complete after `/policy`. keymap: keys by the name of
-    the command, as `keys.read_keymap` returns them. recordings: what the chat asks by itself.
+    policies: names to complete after `/policy`. keymap: keys by the name of the command, as
+    `keys.read_keymap` returns them.
     """
 
     TITLE = "metasd"
@@ -78,19 +72,15 @@ class ChatApp(App[None]):
 
     def __init__(
         self,
-        open_pool: Callable[..., OpenPool],
-        options: Options,
-        *,
-        chats_path: Path | None,
+        desk: Desk,
         state_path: Path,
         policies: Sequence[str] = (),
         keymap: Mapping[str, str] = KEYS,
-        recordings: Iterable[Recording] = (),
     ) -> None:
         super().__init__()
         self.keymap = dict(keymap)
         self.set_keymap(self.keymap)
-        self.desk: Desk = Desk(open_pool, options, chats_path, recordings)
+        self.desk: Desk = desk
         self.policies = policies
         self.legend = Legend()
         self._state_path = state_path

@@ -55,7 +55,11 @@ class Changes:
 
 
 class Desk:
-    """Holds one conversation at a time, and what was asked of the worker."""
+    """Holds one conversation at a time, and what was asked of the worker.
+
+    open_pool: as `compose.open_pool`, with `on_progress` its only keyword; called in the thread
+    that holds the models. chats_path: None keeps nothing. recordings: what to ask by itself.
+    """
 
     def __init__(
         self,

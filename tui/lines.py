@@ -9,23 +9,18 @@ import io
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 from metasd_local.cli.surroundings import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Surroundings
 from metasd_local.errors import MetasdError, UsageError
 from metasd_local.events import TextPiece
-from metasd_local.options import Options
 from tui.choices import SETTINGS, as_typed, in_chat
 from tui.conversation import Conversation
 from tui.desk import Desk
 from tui.prompt import with_name
 
 if TYPE_CHECKING:
-    from metasd_local.compose import OpenPool
-    from metasd_local.replay import Recording
     from tui.app import ChatApp
 
 LOOK_S = 0.02
@@ -39,49 +34,19 @@ NAMES = (
 LEAVE = "Ctrl-C once more, /exit or the end of the input leaves"
 
 
-def chat_in_lines(
-    options: Options,
-    around: Surroundings,
-    open_pool: Callable[..., OpenPool],
-    chats: Path | None,
-    recordings: Sequence[Recording] | None = None,
-) -> int:
-    """Answer line by line until the input ends, and return the exit status.
-
-    recordings: what to ask again, instead of the lines of stdin.
-    """
-    lines = Lines(options, around, open_pool, chats, recordings)
-    # A process in the background was told to ignore Ctrl-C, and goes on doing so.
-    previous = signal.getsignal(signal.SIGINT)
-    if previous != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, lines.interrupt)
-    try:
-        return lines.run()
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    finally:
-        lines.desk.close()
-        lines.output.end()
-        signal.signal(signal.SIGINT, previous)
-
-
 class Lines:
-    """What `tui.app.ChatApp` is to a screen; commands take the one for the other."""
+    """What `tui.app.ChatApp` is to a screen; commands take the one for the other.
 
-    def __init__(
-        self,
-        options: Options,
-        around: Surroundings,
-        open_pool: Callable[..., OpenPool],
-        chats: Path | None,
-        recordings: Sequence[Recording] | None,
-    ) -> None:
+    is_live: whether to answer the lines of stdin, not what the desk has recorded.
+    """
+
+    def __init__(self, desk: Desk, around: Surroundings, *, is_live: bool) -> None:
         self.output = around.output
-        self.desk = Desk(open_pool, options, chats, recordings or ())
+        self.desk = desk
         self.transcript = self.prompt = self.board = self
         self._around = around
         self._stdin = None if around.stdin is None or around.stdin.closed else around.stdin
-        self._is_live = recordings is None
+        self._is_live = is_live
         self._is_awaited = bool(self._stdin and self._stdin.isatty() and self._is_live)
         """Whether somebody types."""
         self._attached = ""
@@ -94,7 +59,21 @@ class Lines:
         self._is_leaving = False
 
     def run(self) -> int:
-        """Load the models, answer what is asked, and return the exit status."""
+        """Answer line by line until the input ends, and return the exit status."""
+        # A process in the background was told to ignore Ctrl-C, and goes on doing so.
+        previous = signal.getsignal(signal.SIGINT)
+        if previous != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            return self._run()
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        finally:
+            self.desk.close()
+            self.output.end()
+            signal.signal(signal.SIGINT, previous)
+
+    def _run(self) -> int:
         self.desk.open()
         self._wait()
         if self.desk.setup is None:
@@ -115,7 +94,7 @@ class Lines:
                 self.output.line(f"\n{LEAVE}")
         return DONE if self._is_awaited else self._status
 
-    def interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+    def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
         """Stop the answer at the first Ctrl-C, leave at the second."""
         self._num_interrupts += 1
         if self._num_interrupts > 1 or not self.desk.is_answering:

@@ -14,6 +14,7 @@ from metasd_local.cli.surroundings import DONE, Surroundings
 from metasd_local.config import chats_path, config_path, load_keys, memory_path
 from metasd_local.errors import MetasdError
 from metasd_local.options import Options
+from tui.desk import Desk
 
 if TYPE_CHECKING:
     from metasd_local.replay import Recording
@@ -46,9 +47,10 @@ def chat(
         streams = (around.stdin, around.stdout)
         has_screen = all(stream is not None and stream.isatty() for stream in streams)
         if options.lines or not has_screen or around.environment.get("TERM") == "dumb":
-            from tui.lines import chat_in_lines
+            from tui.lines import Lines
 
-            return chat_in_lines(options, around, open_pool, chats, recordings)
+            desk = Desk(open_pool, options, chats, recordings or ())
+            return Lines(desk, around, is_live=recordings is None).run()
         from tui.guard import guarded
 
         state_path = memory_path(around.environment)
@@ -60,20 +62,14 @@ def chat(
             from tui.app import ChatApp
             from tui.keys import read_keymap
 
-            app = ChatApp(
-                open_pool,
-                options,
-                chats_path=chats,
-                state_path=state_path,
-                policies=policies,
-                keymap=read_keymap(load_keys(config), config),
-                recordings=recordings or (),
-            )
+            keymap = read_keymap(load_keys(config), config)
+            desk = Desk(open_pool, options, chats, recordings or ())
+            app = ChatApp(desk, state_path, policies, keymap)
             app.run()
             if app.return_code:
                 raise _crash(app._exception, state_path.with_name("crash.log"))
-            if app.desk.failure is not None:
-                raise app.desk.failure
+            if desk.failure is not None:
+                raise desk.failure
             return DONE
 
         return guarded(show, around)

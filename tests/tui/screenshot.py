@@ -14,6 +14,7 @@ from metasd_local.compose import open_pool
 from metasd_local.options import Options
 from tests.tui.scripted_pool import Chat
 from tui.app import ChatApp
+from tui.desk import Desk
 
 PICTURE = Path(__file__).parents[2] / "tui/screenshot.svg"
 SIZE = (120, 32)
@@ -27,12 +28,8 @@ QUESTIONS = (
 async def picture(folder: Path) -> str:
     """Return the screen after some answers, shown as tokens, as SVG."""
     options = Options(pool="starter", temperature=0.0, max_tokens=90)
-    app = ChatApp(
-        partial(open_pool, state_path=folder),
-        options,
-        chats_path=folder / "chats.db",
-        state_path=folder / "chat.json",
-    )
+    desk = Desk(partial(open_pool, state_path=folder), options, None)
+    app = ChatApp(desk, folder / "chat.json")
     async with app.run_test(size=SIZE) as pilot:
         chat = Chat(app, pilot)
         await chat.until(lambda: "demo models" in chat.screen())

@@ -32,6 +32,7 @@ from metasd_local.session import Session, Setup
 from metasd_local.templates.chat_template import ChatTemplate
 from metasd_local.verify import Greedy
 from tui.app import ChatApp
+from tui.desk import Desk
 from tui.keys import KEYS
 
 CONTROLS = ("<|end|>", "<|user|>", "<|assistant|>", "<think>", "</think>")
@@ -219,14 +220,9 @@ async def chat_on(
     keymap: Mapping[str, str] = KEYS,
 ) -> AsyncIterator[Chat]:
     """Run the application on a pool; conversations and state lie in `folder`."""
-    app = ChatApp(
-        pool.open,
-        dataclasses.replace(options or Options(), pool=name),
-        chats_path=folder / "chats.db",
-        state_path=folder / "tui.json",
-        policies=("plain", "ucb"),
-        keymap=keymap,
-    )
+    options = dataclasses.replace(options or Options(), pool=name)
+    desk = Desk(pool.open, options, folder / "chats.db")
+    app = ChatApp(desk, folder / "tui.json", ("plain", "ucb"), keymap)
     async with app.run_test(size=size, notifications=True) as pilot:
         chat = Chat(app, pilot)
         await chat.until(lambda: not app.desk.is_busy and not app.is_drawing)

@@ -13,6 +13,7 @@ from metasd_local.events import Event
 from metasd_local.options import Options
 from tests.tui.scripted_pool import Chat, ScriptedPool, chat_on
 from tui.app import ChatApp
+from tui.desk import Desk
 
 
 async def test_an_answer_is_shown_with_its_figures(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ async def test_a_question_may_be_sent_while_the_models_are_loaded(tmp_path: Path
             return super().open(*arguments, **keywords)
 
     pool = Slow()
-    app = ChatApp(pool.open, Options(), chats_path=None, state_path=tmp_path / "tui.json")
+    app = ChatApp(Desk(pool.open, Options(), None), tmp_path / "tui.json")
     async with app.run_test() as pilot:
         chat = Chat(app, pilot)
         await chat.type("one")

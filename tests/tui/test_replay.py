@@ -18,6 +18,7 @@ from tests.scripted_session import ROUND
 from tests.tui.scripted_pool import Chat, ScriptedPool, chat_on
 from tui.app import ChatApp
 from tui.conversation import Turn
+from tui.desk import Desk
 
 # The n-gram drafter proposes much of it, and a thumb is four tokens.
 REPLY = "well well well well 👍 well"
@@ -36,13 +37,8 @@ async def record(folder: Path, *questions: str) -> list[Turn]:
 
 def app_for(path: Path, folder: Path) -> ChatApp:
     recordings = read_recordings(path)
-    return ChatApp(
-        Replay(recordings).open,  # type: ignore[arg-type]
-        Options(),
-        recordings=recordings,
-        chats_path=None,
-        state_path=folder / "tui.json",
-    )
+    desk = Desk(Replay(recordings).open, Options(), None, recordings)  # type: ignore[arg-type]
+    return ChatApp(desk, folder / "tui.json")
 
 
 async def test_a_replay_says_draws_and_counts_the_same(tmp_path: Path) -> None:

@@ -8,15 +8,12 @@ from metasd_local.compose import open_pool
 from metasd_local.options import Options
 from tests.tui.scripted_pool import Chat
 from tui.app import ChatApp
+from tui.desk import Desk
 
 
 async def test_the_starter_pool_answers_and_is_drafted_for(tmp_path: Path) -> None:
-    app = ChatApp(
-        open_pool,
-        Options(pool="starter", policy="ucb", threads=1, max_tokens=24, seed=1),
-        chats_path=tmp_path / "chats.db",
-        state_path=tmp_path / "tui.json",
-    )
+    options = Options(pool="starter", policy="ucb", threads=1, max_tokens=24, seed=1)
+    app = ChatApp(Desk(open_pool, options, None), tmp_path / "tui.json")
     async with app.run_test(size=(140, 40)) as pilot:
         chat = Chat(app, pilot)
         await chat.until(lambda: "demo models" in chat.screen())
