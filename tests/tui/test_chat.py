@@ -80,11 +80,14 @@ async def test_a_stop_that_the_session_forgot_is_repeated(
         assert session is not None
         send = session.send
 
-        def stop_and_send(*arguments: Any, **keywords: Any) -> Iterator[Event]:
+        def begin(*arguments: Any, **keywords: Any) -> Iterator[Event]:
             chat.app.desk.stop()
-            return send(*arguments, **keywords)
+            pool.interrupt.clear()
+            while not pool.interrupt.is_set:  # the prompt is read
+                pool.go.wait(0.002)
+            yield from send(*arguments, **keywords)
 
-        monkeypatch.setattr(session, "send", stop_and_send)
+        monkeypatch.setattr(session, "send", begin)
         await chat.ask("one")
         assert chat.app.prompt.text == "one"
 
