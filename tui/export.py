@@ -41,8 +41,8 @@ def default_path(chat: Conversation, folder: Path) -> Path:
     """Return a name made from the title that is not taken."""
     words = re.findall(r"\w+", chat.title.lower())
     stem = "-".join(words)[:40].rstrip("-") or "conversation"
-    names = (f"{stem}{suffix}.md" for suffix in chain([""], count(-2, -1)))
-    return next(folder / name for name in names if not (folder / name).exists())
+    numbered = (folder / f"{stem}-{number}.md" for number in count(2))
+    return next(path for path in chain([folder / f"{stem}.md"], numbered) if not path.exists())
 
 
 def as_markdown(chat: Conversation) -> str:

@@ -226,14 +226,18 @@ async def test_a_file_goes_with_the_next_question_only(tmp_path: Path) -> None:
         assert "10 characters" not in chat.screen()
 
 
-async def test_exports_hold_everything(tmp_path: Path) -> None:
+async def test_exports_hold_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     async with chat_on(ScriptedPool({"hi": "*yes*"}), tmp_path) as chat:
         await chat.ask("/system be brief")
         await chat.ask("hi")
         await chat.ask(f"/export {tmp_path}/a.md")
         await chat.ask(f"/export {tmp_path}/a.json")
+        await chat.ask("/export")
+        await chat.ask("/export")
         turn = chat.app.desk.chat.turns[0]
     markdown = (tmp_path / "a.md").read_text()
+    assert markdown == (tmp_path / "hi.md").read_text() == (tmp_path / "hi-2.md").read_text()
     assert markdown.startswith("# hi\n\n## System prompt\n\nbe brief\n\n## Question\n\nhi\n\n")
     assert f"*yes*\n\n*{turn.figures}*\n" in markdown
     document = json.loads((tmp_path / "a.json").read_text())

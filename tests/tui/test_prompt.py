@@ -71,6 +71,12 @@ async def test_nothing_typed_or_brought_back_holds_what_a_terminal_obeys(tmp_pat
         found.append(prompt.text)
         chat.app.desk.chat.system = evil
         await chat.pilot.press("f5")
+        field = chat.app.screen.focused
+        assert isinstance(field, LineField)
+        field.post_message(events.Paste(evil))
+        await chat.until(lambda: field.value)
+        await chat.pilot.press("left", "right", "x")
+        assert field.value == printable(evil) + "x"
         assert all("\x1b" not in row.text for row in chat.app.screen._compositor.render_strips())
         assert found == [printable(text) for text in found]
 
