@@ -14,7 +14,6 @@ from metasd_local.cli.surroundings import DONE, Surroundings
 from metasd_local.config import chats_path, config_path, load_keys, memory_path
 from metasd_local.errors import MetasdError
 from metasd_local.options import Options
-from tui.desk import Desk
 
 if TYPE_CHECKING:
     from metasd_local.replay import Recording
@@ -47,6 +46,7 @@ def chat(
         streams = (around.stdin, around.stdout)
         has_screen = all(stream is not None and stream.isatty() for stream in streams)
         if options.lines or not has_screen or around.environment.get("TERM") == "dumb":
+            from tui.desk import Desk
             from tui.lines import Lines
 
             desk = Desk(open_pool, options, chats, recordings or ())
@@ -60,6 +60,7 @@ def chat(
             # Milliseconds that Textual waits after Esc for the rest of another key; it has 100.
             os.environ.setdefault("ESCDELAY", "40")
             from tui.app import ChatApp
+            from tui.desk import Desk
             from tui.keys import read_keymap
 
             keymap = read_keymap(load_keys(config), config)
@@ -67,6 +68,7 @@ def chat(
             app = ChatApp(desk, state_path, policies, keymap)
             app.run()
             if app.return_code:
+                # Textual has no other name for it.
                 raise _crash(app._exception, state_path.with_name("crash.log"))
             if desk.failure is not None:
                 raise desk.failure
