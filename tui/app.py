@@ -213,6 +213,8 @@ class ChatApp(App[None]):
 
     def _refresh(self) -> None:
         """Draw everything that is not the conversation."""
+        if not self.query("#panel"):  # the user leaves
+            return
         self._refreshed_s = time.monotonic()
         desk, memory = self.desk, self._memory
         has_panel = memory.shows_panel and self.size.width >= WIDE

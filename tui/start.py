@@ -82,6 +82,7 @@ def _crash(error: Exception | None, path: Path) -> MetasdError:
     said = f"the chat failed with an unexpected {type(error).__name__}: {error}; what was said is "
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     except OSError as failure:
         return MetasdError(f"{said}saved, but not where it happened: {failure}")
