@@ -87,6 +87,8 @@ class Desk:
         """The options of the session that there is."""
         self._opened = options
         """The options that the models were loaded with."""
+        self._default: str | None = None
+        """The pool that was loaded where these name none; another may be the default since."""
         self._thread = ModelThread(open_pool)
         self._recordings = iter(recordings)
         self._clock = clock
@@ -151,8 +153,9 @@ class Desk:
         if "load" in self._jobs:
             raise UsageError("the models are still being loaded")
         asked = dataclasses.replace(self.options, **changes)
-        pool = find_pool(asked.pool)
-        is_new = self.setup is None or pool.target != find_pool(self._opened.pool).target
+        opened = self._opened.pool or self._default
+        pool = find_pool(asked.pool if "pool" in changes else opened)
+        is_new = self.setup is None or pool.target != find_pool(opened).target
         if is_new or "drafters" in changes:
             files = (text for text in self._opened.drafters or () if text.endswith(".gguf"))
             paths = {Path(text).stem: text for text in files}
@@ -162,8 +165,8 @@ class Desk:
             asked = dataclasses.replace(asked, drafters=chosen or known)
         wanted = make_plan(asked, pool).sources
         if not is_new:
-            opened = make_plan(dataclasses.replace(self._opened, policy=None), pool).sources
-            if {*wanted.models} <= {*opened.models} and opened.has_ngram >= wanted.has_ngram:
+            loaded = make_plan(dataclasses.replace(self._opened, policy=None), pool).sources
+            if {*wanted.models} <= {*loaded.models} and loaded.has_ngram >= wanted.has_ngram:
                 self.options = asked
                 self._jobs.append("configure")
                 self._thread.configure(asked)
@@ -256,7 +259,8 @@ class Desk:
                     self.setup, self.loaded = None, share
                 case Ready(setup, options, drafters):
                     self.setup, self._settled, self.drafters = setup, options, drafters
-                    self._jobs.popleft()
+                    if self._jobs.popleft() == "load" and self._opened.pool is None:
+                        self._default = _default_pool()
                     self.failure, changes.is_ready = None, True
                 case Step() as step:
                     self._step(step, changes)
@@ -344,6 +348,16 @@ class Desk:
         is_new = text not in self._seen_notices
         self._seen_notices.add(text)
         return is_new
+
+
+def _default_pool() -> str | None:
+    # Imported when needed: it loads numpy.
+    from metasd_local.pools.local import find_pool
+
+    try:
+        return find_pool(None).text
+    except MetasdError:
+        return None
 
 
 def _open_store(path: Path | None) -> tuple[Store, str]:

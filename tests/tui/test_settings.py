@@ -137,6 +137,21 @@ async def test_another_pool_takes_the_place_of_the_one_there_was(tmp_path: Path)
         assert [turn.answer[10:] for turn in desk.chat.turns] == ["one", "two", "three"]
 
 
+async def test_the_pool_stays_when_the_default_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does when a first pool was fetched, or another chat opened one."""
+    (tmp_path / "other.gguf").touch()
+    pool = ScriptedPool()
+    async with chat_on(pool, tmp_path) as chat:
+        other = f"{tmp_path}/other.gguf"
+        monkeypatch.setattr("metasd_local.pools.local.default_pool", lambda *_: other)
+        await chat.ask("/set temperature 0.5")
+        assert len(pool.opened) == 1
+        await chat.ask(f"/set pool {other}")
+        assert [name for _, name in pool.opened[1:]] == [other]
+
+
 async def test_a_pool_that_cannot_be_found_is_all_there_is_to_see(tmp_path: Path) -> None:
     async with chat_on(ScriptedPool(), tmp_path, name="missing") as chat:
         assert chat.screen().startswith(" ▌ no pool and no .gguf file")
