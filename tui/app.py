@@ -19,6 +19,7 @@ from textual.widgets import Footer, Static, TextArea
 
 from metasd_local.errors import MetasdError, UsageError
 from tui.board import Board
+from tui.chats import ChatsScreen
 from tui.choices import in_chat
 from tui.commands import (
     BINDINGS,
@@ -32,7 +33,7 @@ from tui.commands import (
 )
 from tui.conversation import Conversation
 from tui.desk import Changes, Desk
-from tui.help import help_text
+from tui.help import HelpScreen
 from tui.keys import KEYS, key_name
 from tui.marks import Legend
 from tui.memory import read_memory, write_memory
@@ -40,7 +41,6 @@ from tui.outside import obey_shell
 from tui.pace import Pace
 from tui.panel import panel
 from tui.prompt import Prompt
-from tui.screens import ChatsScreen, HelpScreen
 from tui.settings import SettingsScreen
 from tui.show import redraw
 from tui.transcript import Transcript
@@ -291,7 +291,7 @@ class ChatApp(App[None]):
 
     def show_help(self) -> None:
         """Show keys and commands."""
-        self.push_screen(HelpScreen(help_text(self.keymap)))
+        self.push_screen(HelpScreen(self.keymap))
 
     def show_settings(self, first: str) -> None:
         """Show the settings, beginning with the one that is named."""

@@ -1,12 +1,18 @@
-"""The help screen's text: commands and their keys, and what the panel shows."""
+"""The help: commands and their keys, and what the panel shows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Footer, Static
 
 from tui.commands import COMMANDS
 from tui.keys import key_name
@@ -30,8 +36,26 @@ COLUMNS = (
 )
 
 
-def help_text(keymap: Mapping[str, str]) -> Group:
-    """Return everything, in three tables; keymap: the keys in force by the name of the command."""
+class HelpScreen(ModalScreen[None]):
+    """Shows everything in three tables; keymap: the keys in force by the name of the command."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,f1,enter", "dismiss", "Close", key_display="Esc")
+    ]
+
+    def __init__(self, keymap: Mapping[str, str]) -> None:
+        super().__init__()
+        self._keymap = keymap
+
+    def compose(self) -> ComposeResult:
+        """Yield the text, which may be longer than the screen."""
+        with VerticalScroll(classes="dialog") as dialog:
+            dialog.border_title = "Help"
+            yield Static(_text(self._keymap))
+        yield Footer(show_command_palette=False)
+
+
+def _text(keymap: Mapping[str, str]) -> Group:
     keys = {name: key_name(key) for name, key in keymap.items()}
     return Group(
         _table("While typing", FIXED),

@@ -6,9 +6,9 @@ import itertools
 from pathlib import Path
 
 from tests.tui.scripted_pool import ScriptedPool, chat_on
+from tui.chats import ChatsScreen
 from tui.conversation import Turn
 from tui.fields import LineField
-from tui.screens import ChatsScreen
 from tui.store import Store
 
 

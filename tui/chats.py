@@ -1,4 +1,4 @@
-"""The screens above the conversation: help, and the list of conversations."""
+"""The list of conversations."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import ClassVar
 
-from rich.console import RenderableType
 from textual import getters, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Footer, Input, OptionList, Static
@@ -21,25 +20,6 @@ from tui.desk import Desk
 from tui.fields import LineField
 from tui.show import MUTED, plain
 from tui.store import Entry
-
-
-class HelpScreen(ModalScreen[None]):
-    """Shows a text that may be longer than the screen."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,f1,enter", "dismiss", "Close", key_display="Esc")
-    ]
-
-    def __init__(self, content: RenderableType) -> None:
-        super().__init__()
-        self._content = content
-
-    def compose(self) -> ComposeResult:
-        """Yield the text."""
-        with VerticalScroll(classes="dialog") as dialog:
-            dialog.border_title = "Help"
-            yield Static(self._content)
-        yield Footer(show_command_palette=False)
 
 
 class ChatsScreen(ModalScreen[int | None]):
