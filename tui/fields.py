@@ -35,6 +35,10 @@ class TextField(TextArea):
         """Replace what is selected, or insert where the cursor is."""
         self.replace(printable(text), *self.selection, maintain_selection_offset=False)
 
+    def action_paste(self) -> None:
+        """Take what was copied here, from an answer for instance."""
+        self.put_in(self.app.clipboard)
+
     def on_paste(self, event: events.Paste) -> None:
         """Take pasted text as it is, but for what a terminal would obey."""
         event.prevent_default()

@@ -66,6 +66,10 @@ async def test_nothing_typed_or_brought_back_holds_what_a_terminal_obeys(tmp_pat
             line = LineField(text, placeholder=text)
             line.insert_text_at_cursor(text)
             found += [prompt.text, title_of(text), line.value]
+        prompt.put("")
+        chat.app.copy_to_clipboard(evil)
+        await chat.pilot.press("ctrl+v")
+        found.append(prompt.text)
         prompt.put(f"/read {tmp_path}/a")
         await chat.pilot.press("tab")
         found.append(prompt.text)
