@@ -84,7 +84,7 @@ class Transcript(ScrollView, can_focus=False):
         if changes.taken_back is not None:
             self.show(desk.chat.turns)
             if not changes.errors:
-                self.say("stopped before the first word")
+                self._note("stopped before the first word")
         elif changes.ended or desk.is_answering:
             assert self._last is not None
             snapshot = desk.live.snapshot
@@ -95,15 +95,18 @@ class Transcript(ScrollView, can_focus=False):
                 self._last.update(shown)
             self._arrange()
         for text in changes.notices:
-            self.say(text)
+            self._note(text)
         for error in changes.errors:
-            self.say(str(error), is_error=True)
+            self._note(str(error), "error")
 
-    def say(self, text: str, *, is_error: bool = False) -> None:
-        """Append a note of the application and go to the end."""
-        kind = "error" if is_error else "note"
-        self._items.append(Note(next(self._lines), plain(text), kind, BAR))
+    def say(self, text: str) -> None:
+        """Append what the user asked the application for, and go to the end."""
+        self._note(text)
         self.follow()
+
+    def _note(self, text: str, kind: str = "note") -> None:
+        self._items.append(Note(next(self._lines), plain(text), kind, BAR))
+        self._arrange()
 
     def choose_view(self, *, shows_tokens: bool) -> None:
         """Show all answers as tokens or as Markdown."""

@@ -7,8 +7,10 @@ from pathlib import Path
 from textual.geometry import Offset
 from textual.selection import Selection
 
+from metasd_local.errors import MetasdError
 from tests.tui.scripted_pool import ScriptedPool, chat_on
 from tui.conversation import Conversation, Turn
+from tui.desk import Changes
 from tui.transcript import Transcript
 
 LONG = "\n\n".join(f"paragraph {number}" for number in range(60))
@@ -26,9 +28,10 @@ def rows(transcript: Transcript) -> list[str]:
 
 
 async def test_the_end_is_followed_until_the_user_scrolls_up(tmp_path: Path) -> None:
+    """Neither text nor notices move what is read; the reply to a command is gone to."""
     pool = ScriptedPool({"hi": LONG}, hold_at=300, context_size=5000)
     async with chat_on(pool, tmp_path) as chat:
-        transcript = chat.app.transcript
+        transcript, desk = chat.app.transcript, chat.app.desk
         await chat.type("hi")
         await chat.until(lambda: transcript.max_scroll_y > 10)
         assert transcript.is_vertical_scroll_end
@@ -38,10 +41,14 @@ async def test_the_end_is_followed_until_the_user_scrolls_up(tmp_path: Path) -> 
         before = transcript.max_scroll_y
         pool.go.set()
         await chat.until(lambda: not chat.app.desk.is_busy and not chat.app.is_drawing)
+        transcript.draw(Changes(notices=["a notice"], errors=[MetasdError("a failure")]), desk)
         assert transcript.max_scroll_y > before
         assert transcript.scroll_y == stayed
         assert rows(transcript) == shown
         assert "more below" in chat.screen()
+        await chat.ask("/system")
+        assert "a notice" in chat.screen()
+        assert "system prompt" in chat.screen()
 
 
 async def test_scrolling_near_the_end_follows_again_while_the_end_moves(tmp_path: Path) -> None:
