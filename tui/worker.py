@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LONGEST_CLOSE_S = 5.0
+"""How long leaving waits for the models: a call of llama.cpp may never return."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loading:
@@ -122,22 +125,28 @@ class ModelThread:
     def stop(self) -> None:
         """End the answer that is being given; it keeps what was said."""
         self._must_stop = True
-        if self._session is not None:
-            self._session.interrupt()
+        with self._measuring:
+            if not self._is_measuring:
+                self._interrupt()
 
     def close(self) -> None:
-        """Stop everything, free the models and wait for it."""
+        """Stop everything, free the models and wait for it, but not for ever."""
         self._is_closing = True
         self.stop()
-        self._jobs.put(None)
+        self._put(None)
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(LONGEST_CLOSE_S)
 
-    def _put(self, job: Callable[[], Iterator[Report]]) -> None:
+    def _put(self, job: Callable[[], Iterator[Report]] | None) -> None:
         self._jobs.put(job)
         with self._measuring:
-            if self._is_measuring and self._pool is not None:
-                self._pool.interrupt.set()
+            if self._is_measuring:
+                self._interrupt()
+
+    def _interrupt(self) -> None:
+        session = self._session  # which the thread may take away meanwhile
+        if session is not None:
+            session.interrupt()
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -176,11 +185,14 @@ class ModelThread:
 
     def _measure_costs(self) -> None:
         """Learn what plain decoding would cost here, as long as there is nothing else to do."""
+        pool = self._loaded
         with self._measuring:
-            self._is_measuring = self._jobs.empty()
+            self._is_measuring = self._jobs.empty() and hasattr(pool, "target")  # no replay
+            if self._is_measuring:
+                pool.interrupt.clear()  # the answer may have been stopped
         try:
             if self._is_measuring:
-                self._loaded.measure_costs()
+                pool.measure_costs()
         except MetasdError as error:
             logger.info("the costs are not known: %s", error)
         with self._measuring:
