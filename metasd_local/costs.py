@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, starmap
 from pathlib import Path
+from statistics import median, median_low
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,9 @@ CLEARLY = 1.5
 MOST_CALLS = 6
 CLOSE = 100
 """Tokens between two places that differ hardly in what a token costs."""
+RECENT_POINTS = 7
+FEWEST_DOUBLING = 500
+"""After so many tokens one may cost twice as much; what says sooner was disturbed."""
 FILLER = 10
 """What tokens say does not matter to their cost; low ids are control tokens."""
 
@@ -119,25 +125,35 @@ def measure_token(target: TokenModel, *, budget_s: float, clock: Callable[[], fl
 
 
 class TokenCosts:
-    """What a single token costs the target: more, the more stands before it."""
+    """What a single token costs the target: more, the more stands before it.
+
+    Medians of what was measured lately, so that a measurement that something disturbed counts for
+    nothing once there are two others.
+    """
 
     def __init__(self) -> None:
-        self._points: list[tuple[int, float]] = []
-        self._slope = self._start = 0.0
-        """Of a line through them."""
+        self._points: deque[tuple[int, float]] = deque(maxlen=RECENT_POINTS)
+        self._slope = 0.0
+        """Seconds more for every token before."""
 
     def add(self, depth: int, seconds: float) -> None:
         """Take note of what a token took after `depth` others."""
         self._points.append((depth, seconds))
-        depths, measured = np.array(self._points).T  # each (len(points),)
-        offsets = depths - depths.mean()
-        # From places close to each other nothing follows for others.
-        self._slope = max(offsets @ measured / max(offsets @ offsets, CLOSE**2), 0.0)
-        self._start = measured.mean() - self._slope * depths.mean()
+        slopes = starmap(_slope, combinations(self._points, 2))
+        steepest = min(cost for _, cost in self._points) / FEWEST_DOUBLING
+        plausible = [slope for slope in slopes if abs(slope) <= steepest]
+        self._slope = max(median(plausible), 0.0) if plausible else 0.0
 
     def at(self, depth: int) -> float | None:
         """Return the seconds of a token after `depth` others, None if none was ever measured."""
-        return float(self._start + self._slope * depth) if self._points else None
+        costs = [cost + self._slope * (depth - place) for place, cost in self._points]
+        return max(median_low(costs), 0.0) if costs else None
+
+
+def _slope(point: tuple[int, float], other: tuple[int, float]) -> float:
+    """Return the seconds per token between two places; near 0 for close ones, which tell nothing."""
+    distance = point[0] - other[0]
+    return (point[1] - other[1]) * distance / max(distance**2, CLOSE**2)
 
 
 def read_curve(path: Path, key: str) -> CostCurve | None:
