@@ -151,7 +151,7 @@ class TokenCosts:
 
 
 def _slope(point: tuple[int, float], other: tuple[int, float]) -> float:
-    """Return the seconds per token between two places; near 0 for close ones, which tell nothing."""
+    """Return the seconds per token between two places, near 0 for close ones: they tell nothing."""
     distance = point[0] - other[0]
     return (point[1] - other[1]) * distance / max(distance**2, CLOSE**2)
 

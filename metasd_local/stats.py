@@ -5,7 +5,7 @@ Counters are stored, rates are derived; a rate that is not known yet is None.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,9 @@ from metasd_local.events import Event, FinishReason, GenerationDone, PromptRead,
 
 LOOP_LENGTH = 8
 LOOP_OCCURRENCES = 3
-LINE_COLUMNS = 79
+LINE_COLUMNS = 77
+"""Of 80 the chat keeps some free around its text."""
+ENDINGS = {"length": " (limit reached)", "cancelled": " (stopped)"}
 
 
 @dataclass(slots=True)
@@ -213,47 +215,69 @@ class LoopFinder:
         return gram in self._prompt_grams
 
 
-def summary_line(snapshot: Snapshot, seed: int | None = None) -> str:
-    """Return the one line shown after an answer; `seed` only if the user did not choose it.
+def percent(share: float | None) -> str:
+    """Return a share, `-` for one that is not known."""
+    return "-" if share is None else f"{100 * share:.0f} %"
+
+
+def speed(tokens_per_second: float | None) -> str:
+    """Return tokens per second without its unit."""
+    if tokens_per_second is None:
+        return "-"
+    return f"{tokens_per_second:.{0 if tokens_per_second >= 100 else 1}f}"
+
+
+def gain(tokens_per_second: float | None, plain_s: float | None) -> float | None:
+    """Return how much faster than plain decoding, 0.5 for half as fast again.
+
+    plain_s: seconds a single token would cost; None if nobody knows.
+    """
+    if tokens_per_second is None or not plain_s:
+        return None
+    return tokens_per_second * plain_s - 1
+
+
+def gain_text(value: float) -> str:
+    """Return a gain in per cent, always with its sign and marked as an estimate."""
+    return f"~{100 * value:+.0f} %"
+
+
+def answer_line(snapshot: Snapshot, plain_s: float | None = None, seed: int | None = None) -> str:
+    """Return the one line shown after an answer; `seed` only if it is worth knowing.
 
     The arms follow with their shares of the rounds, largest first, as many as fit a terminal of
     80 columns; should even one be too many, the first token's delay makes room. What is not known
     is left out.
     """
     for num_arms, with_delay in ((3, True), (2, True), (1, True), (1, False)):
-        line = " · ".join(_summary_parts(snapshot, seed, num_arms, with_delay=with_delay))
+        parts = _answer_parts(snapshot, plain_s, seed, num_arms, with_delay=with_delay)
+        line = " · ".join(parts)
         if len(line) <= LINE_COLUMNS:
             break
     return line
 
 
-def _summary_parts(
-    snapshot: Snapshot, seed: int | None, num_arms: int, *, with_delay: bool
-) -> list[str]:
-    endings = {"length": " (limit reached)", "cancelled": " (interrupted)"}
+def _answer_parts(
+    snapshot: Snapshot, plain_s: float | None, seed: int | None, num_arms: int, *, with_delay: bool
+) -> Iterator[str]:
     unit = "token" if snapshot.emitted == 1 else "tokens"
-    ending = endings.get(snapshot.finish_reason or "", "")
-    parts = [f"{snapshot.emitted} {unit}{ending}"]
-    speed = snapshot.tokens_per_second
-    if speed is not None:
-        parts.append(f"{speed:.{0 if speed >= 100 else 1}f} tok/s")
+    yield f"{snapshot.emitted} {unit}{ENDINGS.get(snapshot.finish_reason or '', '')}"
+    pace = snapshot.tokens_per_second
+    if pace is not None:
+        yield f"{speed(pace)} tok/s"
+    gained = gain(pace, plain_s)
+    if gained is not None and snapshot.drafted:
+        yield f"{gain_text(gained)} on plain"
     if snapshot.acceptance_rate is not None:
-        parts.append(f"{_percent(snapshot.acceptance_rate)} accepted")
-    by_rounds = sorted(snapshot.arms.items(), key=lambda item: -item[1].rounds)
-    if by_rounds:
-        shares = (
-            f"{name} {_percent(arm.rounds / snapshot.rounds)}" for name, arm in by_rounds[:num_arms]
-        )
-        parts.append(", ".join(shares) + " of rounds")
+        yield f"{percent(snapshot.acceptance_rate)} accepted"
+    arms = sorted(snapshot.arms.items(), key=lambda item: -item[1].rounds)[:num_arms]
+    if arms:
+        shares = (f"{name} {percent(arm.rounds / snapshot.rounds)}" for name, arm in arms)
+        yield ", ".join(shares)
     if with_delay and snapshot.seconds_to_first_token is not None:
-        parts.append(f"first {snapshot.seconds_to_first_token:.2f} s")
+        yield f"first {snapshot.seconds_to_first_token:.2f} s"
     if seed is not None:
-        parts.append(f"seed {seed}")
-    return parts
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+        yield f"seed {seed}"
 
 
 def _ratio(amount: float, total: float) -> float | None:

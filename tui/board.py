@@ -9,8 +9,8 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
+from metasd_local.stats import percent
 from tui.desk import Desk
-from tui.figures import percent
 from tui.marks import Legend
 from tui.panel import status
 from tui.show import legend_line, plain, redraw

@@ -25,7 +25,7 @@ FIXED = (
     ("Ctrl+C", "copy what is selected, else stop the answer; twice leaves"),
 )
 COLUMNS = (
-    ("rounds", "share of the rounds in which this arm drafted"),
+    ("used", "share of the rounds in which this arm drafted"),
     ("acc.", "accepted ÷ drafted tokens"),
     ("len", "tokens emitted in a round: the accepted and one of the target's own"),
     ("tok/s", "tokens per second in this arm's rounds"),

@@ -9,7 +9,7 @@ from metasd_local.events import PromptRead, RoundDone
 from metasd_local.stats import Snapshot, Stats
 from tui.worker import Step
 
-NUM_RECENT_ROUNDS = 8
+NUM_RECENT_ROUNDS = 6
 """Rounds of an arm in its sparkline."""
 NUM_STRIP_ROUNDS = 40
 NOW_S = 1.0

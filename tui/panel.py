@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from metasd_local.stats import ArmCounts, Snapshot
-from tui.figures import gain, gain_text, percent, sparkline, speed
+from metasd_local.stats import ArmCounts, Snapshot, gain, gain_text, percent, speed
+from tui.figures import sparkline
 from tui.live import NUM_RECENT_ROUNDS, Live
 from tui.marks import PLAIN, Legend
 from tui.show import MUTED, plain
@@ -16,8 +16,8 @@ from tui.show import MUTED, plain
 if TYPE_CHECKING:
     from metasd_local.session import Setup
 
-NAME_WIDTH = 14
-HEADER = f"  {'arm':{NAME_WIDTH}} rounds  acc.  len tok/s score recent"
+NAME_WIDTH = 10
+HEADER = f"  {'arm':{NAME_WIDTH}} used acc. len tok/s score recent"
 COUNTS = "0123456789abcdefg"
 """How the accepted tokens of a round are written, up to the widest window."""
 
@@ -25,20 +25,18 @@ COUNTS = "0123456789abcdefg"
 def panel(live: Live, setup: Setup, legend: Legend) -> Content:
     """Return everything there is to know about the answer that is being given."""
     snapshot = live.snapshot
-    now, plain_s = _speed(live, is_busy=snapshot.finish_reason is None)
+    is_busy = snapshot.finish_reason is None
+    pace, *compared = _speeds(live, is_busy=is_busy)
     used, size = _used(snapshot, setup), setup.context_size
     context = f"context {used} of {size} ({percent(used / size)})"
     lines = [
         plain(f"pool {setup.pool} · policy {setup.policy} · {setup.scheme}", "bold"),
         plain(f"{setup.device} · {_threads(setup)} · {context}"),
-        plain(
-            f"{speed(now)} tok/s {'now' if snapshot.finish_reason is None else ''}".rstrip()
-            + f" · plain ~{_plain_speed(plain_s)} · gain {gain_text(gain(now, plain_s))}"
-        ),
+        plain(" · ".join((pace + " now" * is_busy, *compared))),
     ]
     if snapshot.prompt_tokens:
         waited_s = live.seconds_to_first_token
-        first = "" if waited_s is None else f" · first token {waited_s:.2f} s"
+        first = "" if waited_s is None else f" · first {waited_s:.2f} s"
         known = f" ({snapshot.prompt_tokens_reused} known)" * bool(snapshot.prompt_tokens_reused)
         read = f"prompt {snapshot.prompt_tokens}{known}, {snapshot.seconds_prompt:.2f} s{first}"
         lines.append(plain(read, MUTED))
@@ -53,7 +51,7 @@ def panel(live: Live, setup: Setup, legend: Legend) -> Content:
         counts = "".join(COUNTS[min(event.accepted, len(COUNTS) - 1)] for event in live.strip)
         lines += [
             Content(""),
-            plain("last rounds: who drafted, how many were accepted", MUTED),
+            plain("last rounds: drafted by, tokens accepted", MUTED),
             Content.assemble(*arms),
             plain(counts),
         ]
@@ -66,12 +64,9 @@ def status(live: Live, setup: Setup, *, is_busy: bool) -> Content:
     if not snapshot.rounds:
         parts = [setup.pool, setup.policy, setup.device, _threads(setup)]
         return plain(" · ".join((*parts, f"context {setup.context_size}")))
-    now, plain_s = _speed(live, is_busy=is_busy)
     parts = [
         f"▸{live.arm}" if is_busy else setup.policy,
-        f"{speed(now)} tok/s",
-        f"plain ~{_plain_speed(plain_s)}",
-        gain_text(gain(now, plain_s)),
+        *(each.removeprefix("gain ") for each in _speeds(live, is_busy=is_busy)),
         *([f"{percent(snapshot.acceptance_rate)} accepted"] if snapshot.drafted else []),
         f"context {percent(_used(snapshot, setup) / setup.context_size)}",
     ]
@@ -86,7 +81,7 @@ def _used(snapshot: Snapshot, setup: Setup) -> int:
 def _arm_row(name: str, live: Live, snapshot: Snapshot, legend: Legend) -> Content:
     counts = snapshot.arms.get(name, ArmCounts())
     share = counts.rounds / snapshot.rounds if snapshot.rounds else None
-    length = f"{counts.emitted / counts.rounds:.1f}" if counts.rounds else "-"
+    length = speed(counts.emitted / counts.rounds) if counts.rounds else "-"
     pace = speed(counts.emitted / counts.seconds if counts.seconds else None)
     is_current = name == live.arm and snapshot.finish_reason is None
     sign, colour = (" ", "") if name == PLAIN else (legend.sign(name), legend.colour(name))
@@ -94,10 +89,14 @@ def _arm_row(name: str, live: Live, snapshot: Snapshot, legend: Legend) -> Conte
         ("▸" if is_current else " ", "bold"),
         (sign, f"{colour} bold"),
         plain(f"{name[:NAME_WIDTH]:{NAME_WIDTH}}", f"{colour} bold" if is_current else colour),
-        f" {percent(share):>6} {percent(counts.acceptance_rate):>5} {length:>4} {pace:>5} ",
+        f" {_share(share):>4} {_share(counts.acceptance_rate):>4} {length:>3} {pace:>5} ",
         f"{_score(live.scores.get(name)):>5} ",
         f"{sparkline(live.recent(name)):{NUM_RECENT_ROUNDS}}",
     )
+
+
+def _share(share: float | None) -> str:
+    return percent(share).replace(" ", "")
 
 
 def _score(score: float | None) -> str:
@@ -107,15 +106,21 @@ def _score(score: float | None) -> str:
     return f"{score:.{2 if score < 10 else 0}f}" if math.isfinite(score) else "new"
 
 
-def _speed(live: Live, *, is_busy: bool) -> tuple[float | None, float | None]:
-    """Return tokens per second and a token's plain cost: of now, else of the whole answer."""
+def _speeds(live: Live, *, is_busy: bool) -> list[str]:
+    """Return tokens per second, without drafts, and the gain: of now, else of the whole answer.
+
+    Only the first where nobody knows what plain decoding costs, no gain where nothing was drafted.
+    """
+    snapshot = live.snapshot
+    pace, plain_s = snapshot.tokens_per_second, live.plain_s
     if is_busy:
-        return live.speed_now, live.plain_now_s
-    return live.snapshot.tokens_per_second, live.plain_s
-
-
-def _plain_speed(plain_s: float | None) -> str:
-    return speed(1 / plain_s if plain_s else None)
+        pace, plain_s = live.speed_now, live.plain_now_s
+    gained = gain(pace, plain_s) if snapshot.drafted else None
+    return [
+        f"{speed(pace)} tok/s",
+        *([f"plain ~{speed(1 / plain_s)}"] if plain_s else []),
+        *([] if gained is None else [f"gain {gain_text(gained)}"]),
+    ]
 
 
 def _threads(setup: Setup) -> str:

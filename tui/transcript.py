@@ -14,9 +14,9 @@ from textual.selection import Selection
 from textual.strip import Strip
 from textual.widget import Widget
 
+from metasd_local.stats import Snapshot, answer_line
 from tui.conversation import Turn
 from tui.desk import Changes, Desk
-from tui.figures import answer_line
 from tui.marks import Legend
 from tui.show import Painter, plain
 from tui.turn_view import BAR, ITEM_LINES, Item, Note, TurnView
@@ -87,12 +87,11 @@ class Transcript(ScrollView, can_focus=False):
                 self._note("stopped before the first word")
         elif changes.ended or desk.is_answering:
             assert self._last is not None
-            snapshot = desk.live.snapshot
+            num_tokens = desk.live.snapshot.emitted
             if changes.ended:
                 self._last.finish()
-            else:
-                shown = answer_line(snapshot, desk.live.plain_s, None) if snapshot.rounds else ""
-                self._last.update(shown)
+            else:  # how fast it comes is said elsewhere until it has ended
+                self._last.update(answer_line(Snapshot(emitted=num_tokens)) * bool(num_tokens))
             self._arrange()
         for text in changes.notices:
             self._note(text)

@@ -16,7 +16,7 @@ from metasd_local.errors import UsageError
 from metasd_local.events import Event, PromptRead, TextKind, TextPiece
 from metasd_local.options import MAX_RUN_TOKENS, Options
 from metasd_local.replay import record
-from metasd_local.stats import Snapshot, Stats, summary_line
+from metasd_local.stats import Snapshot, Stats, answer_line
 from metasd_local.trace import TraceWriter
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(options: Options, request: Request, around: Surroundings) -> int:
             around.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
         else:
             shows_seed = is_drawn and session.setup.sampling.temperature > 0
-            output.line(summary_line(stats.snapshot, seed if shows_seed else None))
+            output.line(answer_line(stats.snapshot, seed=seed if shows_seed else None))
     return INTERRUPTED if stats.snapshot.finish_reason == "cancelled" else DONE
 
 

@@ -166,7 +166,7 @@ def test_ctrl_c_stops_cleanly_with_the_figures() -> None:
     os.close(primary)
     assert process.wait(timeout=10) == 130
     assert has_sent
-    assert re.search(rb"\d+ tokens \(interrupted\)", screen)
+    assert re.search(rb"\d+ tokens \(stopped\)", screen)
     assert b"Traceback" not in screen
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from metasd_local.costs import TokenCosts
 from metasd_local.events import GenerationDone, PromptRead, RoundDone
-from tui.figures import gain
+from metasd_local.stats import gain
 from tui.live import Live
 from tui.worker import Step
 

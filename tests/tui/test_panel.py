@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -12,9 +13,10 @@ from metasd_local.events import GenerationDone, PromptRead, RoundDone
 from metasd_local.replay import read_recordings, recording
 from metasd_local.sampling import SamplerSettings
 from metasd_local.session import Setup
+from metasd_local.stats import answer_line, gain, gain_text, speed
 from metasd_local.trace import TraceWriter
 from tests.tui.scripted_pool import ScriptedPool, chat_on
-from tui.figures import answer_line, gain, gain_text, sparkline, speed
+from tui.figures import sparkline, stats_lines
 from tui.live import Live
 from tui.marks import Legend
 from tui.panel import panel, status
@@ -61,12 +63,12 @@ def test_the_panel_shows_every_arm_and_marks_the_one_in_use() -> None:
         "pool big · policy ucb · coupled",
         "CPU · 2 threads · context 29 of 100 (29 %)",
         "12.0 tok/s now · plain ~8.0 · gain ~+50 %",
-        "prompt 20 (5 known), 0.50 s · first token 0.75 s",
+        "prompt 20 (5 known), 0.50 s · first 0.75 s",
     ]
     assert lines[5:8] == [
-        "  arm            rounds  acc.  len tok/s score recent",
-        "▸¹code             67 %  50 %  3.5  14.0  0.75 █▁      ",
-        " ²maths            33 %  25 %  2.0   8.0  0.50 ▃       ",
+        "  arm        used acc. len tok/s score recent",
+        "▸¹code        67%  50% 3.5  14.0  0.75 █▁    ",
+        " ²maths       33%  25% 2.0   8.0  0.50 ▃     ",
     ]
     assert lines[-2:] == ["¹²¹", "510"]
 
@@ -96,14 +98,33 @@ def test_the_end_counts_the_whole_decoding() -> None:
     live = live_of(round_of("code", 5, 4))
     live.observe(Step(GenerationDone("stop", 0.5, seconds_decode=2.0, seconds_inside=1.0)))
     assert "2.5 tok/s · plain ~8.0 · gain ~-69 %" in panel(live, SETUP, Legend()).plain
+    assert "2.5 tok/s · plain ~8.0 · ~-69 % · 8" in status(live, SETUP, is_busy=False).plain
+    assert "2.5 tok/s · ~-69 % on plain · 8" in answer_line(live.snapshot, live.plain_s)
 
 
 def test_what_is_not_known_is_not_invented() -> None:
-    live = Live()
-    assert "- tok/s" in panel(live, SETUP, Legend()).plain
+    """Nor is anything gained by drafts where nothing was drafted."""
+    assert "- tok/s now\n" in panel(Live(), SETUP, Legend()).plain
     assert gain(None, 0.1) is gain(5.0, None) is None
-    assert gain_text(None) == "~-"
     assert speed(None) == "-"
+    unknown = live_of(Step(round_of("code", 5, 5).event))
+    undrafted = live_of(round_of("plain", 0, 0))
+    for live, shown in ((unknown, "24.0 tok/s · 100"), (undrafted, "4.0 tok/s · plain ~8.0 · c")):
+        assert shown in status(live, SETUP, is_busy=True).plain
+        assert "gain" not in panel(live, SETUP, Legend()).plain
+        assert " on plain" not in answer_line(live.snapshot, live.plain_s)
+    assert "plain ~" not in panel(unknown, SETUP, Legend()).plain
+
+
+def test_figures_that_an_older_version_did_not_keep_are_left_open() -> None:
+    whole = {**live_of(round_of("code", 5, 4)).snapshot.to_json(), "pool": "big", "policy": "ucb"}
+    lines = stats_lines({**whole, "seed": 7})
+    assert lines[0] == "big · ucb · seed 7"
+    assert lines[2] == "answer 5 tokens in 0.25 s, 20.0 tok/s"
+    assert lines[4].split() == ["code", "1", "rounds", "80", "%", "accepted", "20.0", "tok/s"]
+    for name in whole:
+        assert len(stats_lines({key: whole[key] for key in whole if key != name})) >= 4
+    assert stats_lines({"arms": {"code": {"rounds": 2}}})[-1].split()[:3] == ["code", "2", "rounds"]
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.5, "~+50 %"), (-0.25, "~-25 %"), (0.0, "~+0 %")])
@@ -116,8 +137,16 @@ def test_a_sparkline_has_a_bar_for_every_round() -> None:
 
 
 async def test_the_panel_folds_when_the_terminal_is_narrow(tmp_path: Path) -> None:
-    async with chat_on(ScriptedPool(), tmp_path, size=(120, 40)) as chat:
-        await chat.ask("one one one one")
+    """And leaves the text 70 columns where it does not, with no row of its own wrapped."""
+    ticks = itertools.count()
+    pool = ScriptedPool({"long": "x" * 70}, clock=lambda: next(ticks) / 50)
+    async with chat_on(pool, tmp_path, size=(120, 40)) as chat:
+        await chat.ask("long")
+        assert "x" * 70 in chat.screen()
+        shown = [row.partition("│ ")[2] for row in chat.screen().split("\n")]
+        assert chat.app.desk.setup is not None
+        told = panel(chat.app.desk.live, chat.app.desk.setup, chat.app.legend).plain.split("\n")
+        assert shown[: len(told)] == [row.rstrip() for row in told]
         assert "last rounds" in chat.screen()
         await chat.pilot.press("f3")
         await chat.pilot.pause()
@@ -144,7 +173,7 @@ async def test_the_figures_on_the_screen_are_those_of_the_trace(tmp_path: Path) 
     [answer] = read_recordings(path)
     for event, known in answer.steps:
         live.observe(Step(event, prompt_tokens=known.prompt_tokens, plain_s=known.plain_s))
-    assert answer_line(live.snapshot, live.plain_s, None) in screen
+    assert answer_line(live.snapshot, live.plain_s) in screen
     legend = Legend()
     for drafter in setup.drafters:
         legend.sign(drafter)
@@ -153,4 +182,4 @@ async def test_the_figures_on_the_screen_are_those_of_the_trace(tmp_path: Path) 
     assert shown[: len(told)] == told
     counts = live.snapshot.arms["ngram"]
     assert 0 < counts.accepted < counts.drafted
-    assert f"{100 * counts.accepted / counts.drafted:.0f} %" in told[6]
+    assert f"{100 * counts.accepted / counts.drafted:.0f}%" in told[6]

@@ -268,7 +268,7 @@ def test_ctrl_c_stops_cleanly_and_a_second_one_is_the_systems() -> None:
     shell = Shell(session)
     assert shell.run("run", "x", "--seed", "7") == INTERRUPTED
     assert shell.out == "Hello \n"
-    assert shell.err.startswith("3 tokens (interrupted) · ")
+    assert shell.err.startswith("3 tokens (stopped) · ")
     assert session.num_interrupts > 0
     assert shell.pool.is_closed
     assert handlers == [signal.SIG_DFL]

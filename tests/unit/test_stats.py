@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from metasd_local.events import FinishReason, GenerationDone, PromptRead, RoundDone, TextPiece
-from metasd_local.stats import LoopFinder, Snapshot, Stats, summary_line
+from metasd_local.stats import LoopFinder, Snapshot, Stats, answer_line
 
 
 def round_done(
@@ -170,24 +168,20 @@ def test_stats_take_the_prompt_into_account() -> None:
     assert stats.snapshot.loop_share == 0.0
 
 
-def test_the_summary_line_names_as_many_arms_as_fit_a_line() -> None:
+def test_the_answer_line_names_as_many_arms_as_fit_a_line() -> None:
     """All that is known, in less than 80 columns where that is possible."""
     snapshot = finished_stats().snapshot
-    assert summary_line(snapshot) == (
-        "9 tokens · 1.1 tok/s · 75 % accepted · code 67 % of rounds · first 2.00 s"
-    )
-    assert summary_line(snapshot, seed=987654) == (
-        "9 tokens · 1.1 tok/s · 75 % accepted · code 67 % of rounds · seed 987654"
-    )
-    no_delay = replace(snapshot, seconds_to_first_token=None)
-    assert summary_line(no_delay) == (
-        "9 tokens · 1.1 tok/s · 75 % accepted · code 67 %, plain 33 % of rounds"
+    begin = "9 tokens · 1.1 tok/s · 75 % accepted · code 67 %"
+    assert answer_line(snapshot) == f"{begin}, plain 33 % · first 2.00 s"
+    assert answer_line(snapshot, seed=987654) == f"{begin} · first 2.00 s · seed 987654"
+    assert answer_line(snapshot, plain_s=1.0) == (
+        "9 tokens · 1.1 tok/s · ~+12 % on plain · 75 % accepted · code 67 %"
     )
 
 
-def test_the_summary_line_leaves_out_what_is_not_known() -> None:
+def test_the_answer_line_leaves_out_what_is_not_known() -> None:
     """Nothing emitted, nothing claimed."""
-    assert summary_line(Snapshot()) == "0 tokens"
+    assert answer_line(Snapshot()) == "0 tokens"
 
 
 @pytest.mark.parametrize(
@@ -195,12 +189,12 @@ def test_the_summary_line_leaves_out_what_is_not_known() -> None:
     [
         ("stop", "1 token · "),
         ("length", "1 token (limit reached) · "),
-        ("cancelled", "1 token (interrupted) · "),
+        ("cancelled", "1 token (stopped) · "),
     ],
 )
-def test_the_summary_line_says_why_the_answer_ended_early(reason: FinishReason, start: str) -> None:
+def test_the_answer_line_says_why_the_answer_ended_early(reason: FinishReason, start: str) -> None:
     """A complete answer needs no remark."""
     stats = Stats()
     stats.observe(round_done("plain", (1,)))
     stats.observe(done(reason))
-    assert summary_line(stats.snapshot).startswith(start)
+    assert answer_line(stats.snapshot).startswith(start)
