@@ -11,6 +11,9 @@ from tui.show import NOTHING, Painter, Piece
 class Rows:
     """Painted text: its rows, and its lines, as they are copied, with their numbers from `line`."""
 
+    is_provisional = False
+    """Whether it would look otherwise if it had been there at once."""
+
     def __init__(self, painter: Painter, line: int) -> None:
         self.rows: list[Strip] = []
         self.lines: list[str] = []

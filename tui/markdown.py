@@ -7,6 +7,7 @@ from functools import cache
 from itertools import pairwise
 
 from markdown_it import MarkdownIt
+from markdown_it.rules_inline import StateInline, emphasis
 from markdown_it.token import Token
 from pygments.lexers import get_lexer_by_name  # type: ignore[import-untyped]
 from pygments.util import ClassNotFound  # type: ignore[import-untyped]
@@ -23,17 +24,26 @@ STYLES = {
     **{"strong": "bold", "em": "italic", "s": "strike", "link": "underline $text-primary"},
     **{"code_inline": "$text-warning", "image": MUTED},
 }
+CLOSING = {")", "]", "}"}
+FIRST_OF_OTHER_SCRIPTS = "\u0590"
+"""Before it Latin, Greek and Cyrillic letters."""
+CODE_LINES = 50
+"""Lines of code that become final together."""
 BAR, BULLET, GAP = "▌ ", "• ", "  "
 NARROWEST_COLUMN = 4
 
 
 class MarkdownText(Rows):
-    """Rows of a growing text: only its last block is parsed and painted again."""
+    """Rows of a growing text: only its last block is parsed and painted again.
+
+    Of a long block of code only the end is, which is highlighted as if it began there.
+    """
 
     def __init__(self, painter: Painter, line: int) -> None:
         super().__init__(painter, line)
         self._source = ""
-        """The last block."""
+        """The last block; without the code that is final, but with the line that opened it."""
+        self._begins_in_code = False
 
     def grow(self, content: Content) -> None:
         """Append text; styles it has are not shown."""
@@ -44,15 +54,26 @@ class MarkdownText(Rows):
         # What the last line begins is only known at its end.
         starts = [index for index, block in enumerate(blocks) if _line(block) < len(lines) - 1]
         num_final = starts[-1] if starts else 0
+        num_code = 0
+        """Lines of code in the last block that are final."""
         for index, block in enumerate(blocks):
             if index == num_final:
                 self.keep()
-            if self.rows:
+                num_code = _num_final_code(block)
+            if self.rows and (index or not self._begins_in_code):
                 self.add(Piece(NOTHING))
-            for piece in _pieces(block, self._painter.width):
+            for number, piece in enumerate(_pieces(block, self._painter.width), 1):
                 self.add(piece)
-        if num_final:
-            self._source = "\n".join(lines[_line(blocks[num_final]) :])
+                if index == num_final and number == num_code:
+                    self.keep()
+        # A reference defined at the end changes links before it.
+        self.is_provisional |= bool(num_code) or "]:" in self._source
+        if num_final or num_code:
+            self._begins_in_code = bool(num_code)
+            first = _line(blocks[num_final])
+            if num_code:
+                del lines[first + 1 : first + 1 + num_code]
+            self._source = "\n".join(lines[first:])
 
 
 def _line(block: Sequence[Token]) -> int:
@@ -60,6 +81,14 @@ def _line(block: Sequence[Token]) -> int:
     begun = block[0].map
     assert begun is not None
     return begun[0]
+
+
+def _num_final_code(block: Sequence[Token]) -> int:
+    """Return how many lines of code nothing can change any more, but how they are highlighted."""
+    if block[0].type != "fence":
+        return 0
+    # The last line may come to be the fence's end.
+    return max(block[0].content.count("\n") - 1, 0) // CODE_LINES * CODE_LINES
 
 
 def _blocks(tokens: Sequence[Token]) -> list[Sequence[Token]]:
@@ -164,6 +193,31 @@ def _language(info: str) -> str:
     return name
 
 
+def _emphasis(state: StateInline, silent: bool) -> bool:
+    """Read marks of emphasis, but take no product or power for them.
+
+    One that opens follows no operand, one that closes precedes none, and a single asterisk touches
+    no digit. CommonMark would swallow `5*9=<<3*5`.
+    """
+    start, num_known = state.pos, len(state.delimiters)
+    if not emphasis.tokenize(state, silent):
+        return False
+    before, after = state.src[start - 1 : start], state.src[state.pos : state.pos + 1]
+    is_single = state.src[start : state.pos] == "*"
+    is_product = is_single and (before.isdigit() or after.isdigit())
+    for mark in state.delimiters[num_known:]:
+        mark.open &= not (is_product or _is_operand(before) or before in CLOSING)
+        mark.close &= not (is_product or _is_operand(after))
+    return True
+
+
+def _is_operand(character: str) -> bool:
+    """Tell whether it may be one; scripts that set no spaces between words emphasise inside."""
+    return character.isalnum() and character < FIRST_OF_OTHER_SCRIPTS
+
+
 @cache
 def _parser() -> MarkdownIt:
-    return MarkdownIt("gfm-like", {"html": False})
+    parser = MarkdownIt("gfm-like", {"html": False})
+    parser.inline.ruler.at("emphasis", _emphasis)
+    return parser

@@ -18,8 +18,8 @@ from metasd_local.stats import Snapshot, answer_line
 from tui.conversation import Turn
 from tui.desk import Changes, Desk
 from tui.marks import Legend
-from tui.show import Painter, plain
-from tui.turn_view import BAR, ITEM_LINES, Item, Note, TurnView
+from tui.show import Painter, Piece, plain
+from tui.turn_view import BAR, ITEM_LINES, Item, question
 
 NEAR_END_ROWS = 2
 KINDS = ("answer", "code", "question", "reasoning", "figures", "note", "error")
@@ -49,20 +49,15 @@ class Transcript(ScrollView, can_focus=False):
         self._starts = [0]
         """The first row of every item, and what there are in all."""
         self._painter = self._new_painter()
-        self._last: TurnView | None = None
+        self._last: Item | None = None
         self._is_arranging = False
         self._shown: list[Strip] = []
         """The rows in sight."""
 
-    @property
-    def items(self) -> Sequence[Item]:
-        """Return all there is to show, painted or not."""
-        return self._items
-
     def greet(self, content: Content) -> None:
         """Show a text at the top of conversations without turns."""
         others = [item for item in self._items if item not in self._greeting]
-        self._greeting = [Note(0, content, "answer")]
+        self._greeting = [Item(0, Piece(content))]
         if self._last is None:
             self._items = [*self._greeting, *others]
         self._arrange()
@@ -70,12 +65,12 @@ class Transcript(ScrollView, can_focus=False):
     def show(self, turns: Sequence[Turn]) -> None:
         """Show another conversation."""
         self._last = None
-        self._items = [TurnView(next(self._lines), turn) for turn in turns] or [*self._greeting]
+        self._items = [self._item(turn) for turn in turns] or [*self._greeting]
         self.follow()
 
     def add(self, turn: Turn) -> None:
         """Append a turn and go to the end."""
-        self._last = TurnView(next(self._lines), turn)
+        self._last = self._item(turn)
         self._items = [item for item in self._items if item not in self._greeting] + [self._last]
         self.follow()
 
@@ -104,8 +99,11 @@ class Transcript(ScrollView, can_focus=False):
         self.follow()
 
     def _note(self, text: str, kind: str = "note") -> None:
-        self._items.append(Note(next(self._lines), plain(text), kind, BAR))
+        self._items.append(Item(next(self._lines), Piece(plain(text), BAR, BAR, kind)))
         self._arrange()
+
+    def _item(self, turn: Turn) -> Item:
+        return Item(next(self._lines), question(turn), turn)
 
     def choose_view(self, *, shows_tokens: bool) -> None:
         """Show all answers as tokens or as Markdown."""

@@ -19,7 +19,7 @@ ANSWER = "Some *words* and `code`.\n\n```python\ndef f(x):\n    return x\n```\n\
 
 def num_painted(transcript: Transcript) -> int:
     """Return how many turns and notes were painted."""
-    return sum(item.painter is not None for item in transcript.items)
+    return sum(item.painter is not None for item in transcript._items)
 
 
 def rows(transcript: Transcript) -> list[str]:

@@ -88,6 +88,21 @@ async def test_reasoning_is_one_line_until_a_key_opens_it(tmp_path: Path) -> Non
         assert "well, well" in chat.screen()
 
 
+async def test_code_is_highlighted_in_its_language_and_other_text_is_not(tmp_path: Path) -> None:
+    names = ("python", "rust x", "nope", "")
+    answer = "".join(f"```{name}\nreturn 1\n```\n" for name in names)
+    async with chat_on(ScriptedPool({"hi": answer}), tmp_path) as chat:
+        await chat.ask("hi")
+        rows = map(chat.app.transcript.render_line, range(chat.app.transcript.size.height))
+        python, rust, unknown, none = (
+            {part.style and part.style.color for part in row if part.text.strip()}
+            for row in rows
+            if "return 1" in row.text
+        )
+        assert unknown == none
+        assert not (python | rust) & none
+
+
 HOSTILE = (
     "[bold]x[/bold] [@click=app.quit]quit[/] [",
     "\x1b[31mred\x1b]0;title\x07 \x9b2J \x08\x7f",
