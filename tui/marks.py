@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections import deque
 from collections.abc import Sequence
 
 from tui.conversation import Mark
@@ -29,7 +30,7 @@ class MarkFinder:
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._queue: list[Mark] = []
+        self._queue: deque[Mark] = deque()
         self._spelled = ""
         """What the marks in the queue spell."""
 
@@ -53,11 +54,11 @@ class MarkFinder:
         self._spelled = self._spelled[length:]
         taken: list[Mark] = []
         while length:
-            arm, available = self._queue.pop(0)
+            arm, available = self._queue.popleft()
             used = min(available, length)
             taken.append((arm, used))
             if used < available:
-                self._queue.insert(0, (arm, available - used))
+                self._queue.appendleft((arm, available - used))
             length -= used
         return taken
 

@@ -102,6 +102,12 @@ def test_the_end_counts_the_whole_decoding() -> None:
     assert "2.5 tok/s · ~-69 % on plain · 8" in answer_line(live.snapshot, live.plain_s)
 
 
+def test_the_speed_of_now_looks_back_a_second() -> None:
+    live = live_of(*[round_of("code", 5, 0)] * 20, *[round_of("code", 5, 5)] * 4)
+    assert "24.0 tok/s now" in panel(live, SETUP, Legend()).plain
+    assert live.snapshot.tokens_per_second == pytest.approx(44 / 6)
+
+
 def test_what_is_not_known_is_not_invented() -> None:
     """Nor is anything gained by drafts where nothing was drafted."""
     assert "- tok/s now\n" in panel(Live(), SETUP, Legend()).plain
@@ -136,13 +142,16 @@ def test_a_sparkline_has_a_bar_for_every_round() -> None:
     assert sparkline([0.0, 0.5, 0.99, 1.0]) == "▁▅██"
 
 
-async def test_the_panel_folds_when_the_terminal_is_narrow(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "columns"), [((120, 40), 70), ((200, 60), 150)])
+async def test_the_panel_folds_when_the_terminal_is_narrow(
+    tmp_path: Path, size: tuple[int, int], columns: int
+) -> None:
     """And leaves the text 70 columns where it does not, with no row of its own wrapped."""
     ticks = itertools.count()
-    pool = ScriptedPool({"long": "x" * 70}, clock=lambda: next(ticks) / 50)
-    async with chat_on(pool, tmp_path, size=(120, 40)) as chat:
+    pool = ScriptedPool({"long": "x" * columns}, clock=lambda: next(ticks) / 50)
+    async with chat_on(pool, tmp_path, size=size) as chat:
         await chat.ask("long")
-        assert "x" * 70 in chat.screen()
+        assert "x" * columns in chat.screen()
         shown = [row.partition("│ ")[2] for row in chat.screen().split("\n")]
         assert chat.app.desk.setup is not None
         told = panel(chat.app.desk.live, chat.app.desk.setup, chat.app.legend).plain.split("\n")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from textual.geometry import Offset
+import pytest
+from rich.color_triplet import ColorTriplet
+from textual.geometry import Offset, Region
 from textual.selection import Selection
 
 from metasd_local.errors import MetasdError
@@ -184,4 +186,42 @@ async def test_text_is_selected_with_the_mouse(tmp_path: Path) -> None:
         selected = chat.app.screen.get_selected_text()
         assert selected is not None
         assert selected.startswith("line\n\na [bol")
+        style = chat.app.screen.get_component_rich_style("screen--selection")
+        strips = [transcript.render_line(y) for y in range(transcript.size.height)]
+        shown = [
+            part.text
+            for strip in strips
+            for part in strip
+            if part.style and part.style.bgcolor == style.bgcolor and part.text
+        ]
+        assert "".join(shown) == selected.replace("\n", "")
         assert "quoted" in chat.screen()
+
+
+def colours(transcript: Transcript) -> set[ColorTriplet]:
+    """Return the colours of what is in sight, as it goes to the terminal."""
+    strips = transcript.render_lines(Region(0, 0, *transcript.size))
+    styles = [part.style for strip in strips for part in strip if part.style]
+    found = [each for style in styles for each in (style.color, style.bgcolor)]
+    return {each.get_truecolor() for each in found if each}
+
+
+async def test_a_theme_and_none_at_all_apply_to_what_was_painted_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With NO_COLOR everything is grey."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with chat_on(ScriptedPool({"hi": ANSWER}), tmp_path) as chat:
+        await chat.ask("hi")
+        seen = {}
+        for filters in (chat.app._filters, []):
+            chat.app._filters = filters
+            for theme in ("textual-light", "textual-dark"):
+                chat.app.theme = theme
+                await chat.pilot.pause()
+                seen[len(filters) > 0, theme] = colours(chat.app.transcript)
+                chat.app.transcript.choose_view(shows_tokens=False)
+                assert colours(chat.app.transcript) == seen[len(filters) > 0, theme]
+        is_grey = [{red == green == blue for red, green, blue in found} for found in seen.values()]
+        assert is_grey == [{True}, {True}, {True, False}, {True, False}]
+        assert seen[False, "textual-light"] != seen[False, "textual-dark"]

@@ -88,6 +88,23 @@ async def test_reasoning_is_one_line_until_a_key_opens_it(tmp_path: Path) -> Non
         assert "well, well" in chat.screen()
 
 
+@pytest.mark.parametrize(("num_lines", "num_shown"), [(12, 12), (13, 11), (400, 11)])
+async def test_of_a_long_question_the_first_lines_are_shown(
+    tmp_path: Path, num_lines: int, num_shown: int
+) -> None:
+    """And how many more there are; the model gets them all."""
+    question = "\n".join(f"line {number}." for number in range(num_lines))
+    async with chat_on(ScriptedPool({question: "ok"}, context_size=9000), tmp_path) as chat:
+        await chat.ask(question)
+        screen = chat.screen()
+        assert chat.app.desk.chat.turns[0].answer == "ok"
+        assert [f"▌ line {number}.\n" in screen for number in range(num_shown + 1)][-2:] == [
+            True,
+            False,
+        ]
+        assert (f"▌ … {num_lines - num_shown} more lines" in screen) == (num_shown < num_lines)
+
+
 async def test_code_is_highlighted_in_its_language_and_other_text_is_not(tmp_path: Path) -> None:
     names = ("python", "rust x", "nope", "")
     answer = "".join(f"```{name}\nreturn 1\n```\n" for name in names)

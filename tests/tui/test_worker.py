@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from metasd_local.compose import OpenPool
 from metasd_local.errors import Cancelled
 from metasd_local.options import Options
+from metasd_local.protocols import Logits
 from tests.tui.scripted_pool import ScriptedPool, chat_on
 from tui.worker import Answered, ModelThread, Question, Ready, Report
 
@@ -70,6 +72,33 @@ def test_what_an_answer_was_stopped_with_does_not_stop_the_measurement_after_it(
     assert not pool.interrupt.is_set
     thread.close()
     assert pool.is_closed
+
+
+async def test_how_much_of_the_prompt_is_read_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of this one, once it is known how long it is."""
+    pool, is_reading = ScriptedPool(), threading.Event()
+    feed = pool.target.feed
+
+    def slowly(tokens: Sequence[int], num_rows: int) -> Logits:
+        feed(tokens[:30], 0)
+        is_reading.set()
+        pool.go.wait()
+        return feed(tokens[30:], num_rows)
+
+    async with chat_on(pool, tmp_path) as chat:
+        await chat.ask("hi")
+        known = pool.target.length
+        monkeypatch.setattr(pool.target, "feed", slowly)
+        await chat.type("x" * 60)
+        await chat.until(is_reading.is_set)
+        assert pool.target.length == known + 30
+        shown = f"reading {100 * (known + 30) / 79:.0f} % of 79 tokens · "
+        await chat.until(lambda: shown in chat.screen())
+        monkeypatch.setattr(pool.target, "feed", feed)
+        pool.go.set()
+        await chat.until(lambda: not chat.app.desk.is_busy)
 
 
 class Stuck(ScriptedPool):
