@@ -17,7 +17,7 @@ from metasd_local.backend.loader import MAX_ROWS, Loader, costs_key
 from metasd_local.backend.placement import Placement, draft_context
 from metasd_local.backend.threads import thread_budget
 from metasd_local.busy import BusyMeter
-from metasd_local.costs import SLOW, measure_curve, measure_token
+from metasd_local.costs import SLOW, TokenCosts, measure_curve, measure_token
 from metasd_local.drafters.model import EVALUATED_ROWS, ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
 from metasd_local.engine import Engine
@@ -147,7 +147,9 @@ class OpenPool:
 
         None if nobody knows.
         """
-        return self.kept.token_costs.at(self.target.length) or self.kept.costs.seconds(1)
+        costs = self.kept.costs
+        known_s = costs.seconds(1) if costs.is_measured else None
+        return self.kept.token_costs.at(self.target.length) or known_s
 
     def watch(self, num_tokens: int, seconds: float) -> str | None:
         """Learn the cost of a verification; give up a thread if the machine has become busy."""
@@ -156,6 +158,7 @@ class OpenPool:
         if not self.kept.costs.is_slow or num_threads == 1:
             return None
         self.kept.costs.begin_anew()
+        self.kept.token_costs = TokenCosts()
         self.loader.use_threads(num_threads - 1)
         return (
             f"decoding has become over {SLOW:.0f} times slower, something else uses the processor; "

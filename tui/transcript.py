@@ -98,13 +98,6 @@ class Transcript(ScrollView, can_focus=False):
         self._note(text)
         self.follow()
 
-    def _note(self, text: str, kind: str = "note") -> None:
-        self._items.append(Item(next(self._lines), Piece(plain(text), BAR, BAR, kind)))
-        self._arrange()
-
-    def _item(self, turn: Turn) -> Item:
-        return Item(next(self._lines), question(turn), turn)
-
     def choose_view(self, *, shows_tokens: bool) -> None:
         """Show all answers as tokens or as Markdown."""
         self.shows_tokens = shows_tokens
@@ -192,6 +185,13 @@ class Transcript(ScrollView, can_focus=False):
                 Segment(text[end:], own),
             )
         return Strip(segments, strip.cell_length)
+
+    def _note(self, text: str, kind: str = "note") -> None:
+        self._items.append(Item(next(self._lines), Piece(plain(text), BAR, BAR, kind)))
+        self._arrange()
+
+    def _item(self, turn: Turn) -> Item:
+        return Item(next(self._lines), question(turn), turn)
 
     def _follow_at_end(self) -> None:
         if self.scroll_target_y >= self.max_scroll_y:

@@ -23,15 +23,19 @@ def test_slow_calls_cost_a_thread_and_a_notice_and_no_token(tmp_path: Path) -> N
     reference = pool.session(options)
     expected = list(reference.send("Count to ten.", seed=0, max_tokens=40))
     assert not [event for event in expected if isinstance(event, Notice)]
+    assert pool.plain_s() is None  # nothing was measured
     pool.kept.use_curve(CostCurve({1: 1e-7}))
     pool.close()
     pool = open_pool(options, target, state_path=path)
+    pool.kept.token_costs.add(0, 1e-7)
+    assert pool.plain_s() == 1e-7
     session = pool.session(options)
     events = list(session.send("Count to ten.", seed=0, max_tokens=40))
     notices = [event.text for event in events if isinstance(event, Notice)]
     assert len(notices) == 1
     assert "1 of 2 threads" in notices[0]
     assert pool.session(options).setup.threads == 1
+    assert pool.kept.token_costs.at(0) is None  # with so many threads
     assert emitted(events) == emitted(expected)
     pool.close()
 
