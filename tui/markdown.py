@@ -34,7 +34,7 @@ NARROWEST_COLUMN = 4
 
 
 class MarkdownText(Rows):
-    """Rows of a growing text: only its last block is parsed and painted again.
+    """Rows of a growing text: only its last block, or item, is parsed and painted again.
 
     Of a long block of code only the end is, which is highlighted as if it began there.
     """
@@ -43,7 +43,8 @@ class MarkdownText(Rows):
         super().__init__(painter, line)
         self._source = ""
         """The last block; without the code that is final, but with the line that opened it."""
-        self._begins_in_code = False
+        self._continues = False
+        """Whether it goes on with the code or the list above it."""
 
     def grow(self, content: Content) -> None:
         """Append text; styles it has are not shown."""
@@ -60,7 +61,7 @@ class MarkdownText(Rows):
             if index == num_final:
                 self.keep()
                 num_code = _num_final_code(block)
-            if self.rows and (index or not self._begins_in_code):
+            if self.rows and not (self._continues if not index else _is_next_item(block)):
                 self.add(Piece(NOTHING))
             for number, piece in enumerate(_pieces(block, self._painter.width), 1):
                 self.add(piece)
@@ -69,7 +70,7 @@ class MarkdownText(Rows):
         # A reference defined at the end changes links before it.
         self.is_provisional |= bool(num_code) or "]:" in self._source
         if num_final or num_code:
-            self._begins_in_code = bool(num_code)
+            self._continues = bool(num_code) or _is_next_item(blocks[num_final])
             first = _line(blocks[num_final])
             if num_code:
                 del lines[first + 1 : first + 1 + num_code]
@@ -83,6 +84,11 @@ def _line(block: Sequence[Token]) -> int:
     return begun[0]
 
 
+def _is_next_item(block: Sequence[Token]) -> bool:
+    """Tell whether a block goes on with the list that the one before it began."""
+    return block[0].type == "list_item_open"
+
+
 def _num_final_code(block: Sequence[Token]) -> int:
     """Return how many lines of code nothing can change any more, but how they are highlighted."""
     if block[0].type != "fence":
@@ -92,8 +98,13 @@ def _num_final_code(block: Sequence[Token]) -> int:
 
 
 def _blocks(tokens: Sequence[Token]) -> list[Sequence[Token]]:
-    """Cut tokens where the next block of a text begins."""
-    starts = [i for i, token in enumerate(tokens) if not token.level and token.nesting >= 0]
+    """Cut tokens where the next block of a text begins, or the next item of a list."""
+    starts = [
+        index
+        for index, token in enumerate(tokens)
+        if (not token.level and token.nesting >= 0)
+        or (token.level == 1 and token.type == "list_item_open" and tokens[index - 1].level)
+    ]
     return [tokens[start:end] for start, end in pairwise([*starts, len(tokens)])]
 
 
