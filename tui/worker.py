@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import RLock, Thread
 from typing import TYPE_CHECKING, TypeAlias
 
 from metasd_local.errors import MetasdError
@@ -98,7 +98,7 @@ class ModelThread:
         self._session: Session | None = None
         self._must_stop = False
         self._is_closing = False
-        self._measuring = Lock()
+        self._measuring = RLock()  # a signal's handler may want it while its thread has it
         self._is_measuring = False
         self._read_before: Sequence[int] = ()
         """The prompt of the answer before this."""
