@@ -122,25 +122,24 @@ class OpenPool:
     def measure_costs(self) -> None:
         """Measure what verifying some tokens costs, and remember it, unless that is known already.
 
-        Else, or if the target has something in its memory, measure only what a single token costs
-        there. The memory is afterwards what it was. Raises Cancelled and BackendError.
+        Else, or if the target has something in its memory, what a single token costs there. The
+        memory is afterwards what it was. Raises Cancelled and BackendError.
         """
         target, clock = self.target, time.perf_counter
-        if self.kept.costs.is_measured or target.length:
-            if self.drafters and target.length < target.context_size:
-                seconds = measure_token(target, budget_s=QUICK_BUDGET_S, clock=clock)
-                self.kept.token_costs.add(target.length, seconds)
-            return
-        meter = BusyMeter(clock)
-        curve = measure_curve(
-            target,
-            depth=min(QUICK_DEPTH, target.context_size // 4),
-            budget_s=QUICK_BUDGET_S,
-            clock=clock,
-            sizes=QUICK_SIZES,
-            is_busy=lambda: not meter.leaves(self.loader.num_threads),
-        )
-        self.kept.use_curve(curve)
+        if not (self.kept.costs.is_measured or target.length):
+            meter = BusyMeter(clock)
+            curve = measure_curve(
+                target,
+                depth=min(QUICK_DEPTH, target.context_size // 4),
+                budget_s=QUICK_BUDGET_S,
+                clock=clock,
+                sizes=QUICK_SIZES,
+                is_busy=lambda: not meter.leaves(self.loader.num_threads),
+            )
+            self.kept.use_curve(curve)
+        elif self.drafters and target.length < target.context_size:
+            seconds = measure_token(target, budget_s=QUICK_BUDGET_S, clock=clock)
+            self.kept.token_costs.add(target.length, seconds)
 
     def plain_s(self) -> float | None:
         """Return what a single token would cost the target where its context ends now.
