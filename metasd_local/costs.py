@@ -11,8 +11,6 @@ from pathlib import Path
 from statistics import fmean, median, median_low
 from typing import Any
 
-import numpy as np
-
 from metasd_local.errors import BackendError
 from metasd_local.protocols import TokenModel
 from metasd_local.state import read_state, write_entry
