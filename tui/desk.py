@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from metasd_local.errors import Cancelled, MetasdError, UsageError
 from metasd_local.events import Notice, RoundDone, TextPiece
 from metasd_local.options import Options
+from metasd_local.stats import answer_line
 from tui.choices import as_typed
 from tui.conversation import Conversation, Turn
-from tui.figures import answer_line
 from tui.live import Live
 from tui.marks import MarkFinder
 from tui.store import Store

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 from metasd_local.stats import ArmCounts, Snapshot, percent, speed
-from metasd_local.stats import answer_line as answer_line
 
 BARS = "▁▂▃▄▅▆▇█"
 
