@@ -255,7 +255,7 @@ class _Reader:
         for prefix, found, advice in _IMPOSTORS:
             if beginning.startswith(prefix):
                 return _damage(self._path, found, "a GGUF file", advice)
-        return self._damage(f"begins with {beginning[:4]!r}", "b'GGUF'")
+        return self._damage(f"is no GGUF file, it begins with {beginning[:4]!r}", "b'GGUF'")
 
     def _damage(self, found: str, expected: str) -> ModelError:
         return _damage(self._path, found, expected)

@@ -172,7 +172,11 @@ def test_damage_is_named(
         ("\n<!DOCTYPE html><html>Access denied</html>", "is a web page", "download it again"),
         ('{"error": "Repository not found"}     ', "is an error message", "download it again"),
         ("PK\x03\x04 archive/data.pkl              ", "is a ZIP archive", "convert it"),
-        ("something else altogether", "begins with b'some'", "download it again"),
+        (
+            "something else altogether",
+            "is no GGUF file, it begins with b'some'",
+            "download it again",
+        ),
     ],
 )
 def test_what_lies_in_the_place_of_a_model_is_named(
