@@ -220,7 +220,8 @@ class ChatApp(App[None]):
         has_panel = memory.shows_panel and self.size.width >= WIDE
         self.query_one("#side").display = has_panel
         if has_panel and desk.setup is not None:
-            redraw(self.query_one("#panel", Static), panel(desk.live, desk.setup, self.legend))
+            shown = panel(desk.live, desk.setup, self.legend, is_busy=desk.is_answering)
+            redraw(self.query_one("#panel", Static), shown)
         self.board.draw(
             desk,
             self.legend,

@@ -22,10 +22,9 @@ COUNTS = "0123456789abcdefg"
 """How the accepted tokens of a round are written, up to the widest window."""
 
 
-def panel(live: Live, setup: Setup, legend: Legend) -> Content:
-    """Return everything there is to know about the answer that is being given."""
+def panel(live: Live, setup: Setup, legend: Legend, *, is_busy: bool) -> Content:
+    """Return all there is to know about the answer that is being given, else about the last."""
     snapshot = live.snapshot
-    is_busy = snapshot.finish_reason is None
     pace, *compared = _speeds(live, is_busy=is_busy)
     used, size = _used(snapshot, setup), setup.context_size
     context = f"context {used} of {size} ({percent(used / size)})"
@@ -42,7 +41,9 @@ def panel(live: Live, setup: Setup, legend: Legend) -> Content:
         lines.append(plain(read, MUTED))
     lines += [Content(""), plain(HEADER, MUTED)]
     names = dict.fromkeys((*setup.drafters, *snapshot.arms, *live.scores))
-    lines += [_arm_row(name, live, snapshot, legend) for name in names]
+    lines += [
+        _arm_row(name, live, legend, is_current=is_busy and name == live.arm) for name in names
+    ]
     if live.strip:
         arms = [
             (legend.sign(event.arm), legend.colour(event.arm)) if event.drafted else "·"
@@ -78,12 +79,12 @@ def _used(snapshot: Snapshot, setup: Setup) -> int:
     return min(snapshot.prompt_tokens + snapshot.emitted, setup.context_size)
 
 
-def _arm_row(name: str, live: Live, snapshot: Snapshot, legend: Legend) -> Content:
+def _arm_row(name: str, live: Live, legend: Legend, *, is_current: bool) -> Content:
+    snapshot = live.snapshot
     counts = snapshot.arms.get(name, ArmCounts())
     share = counts.rounds / snapshot.rounds if snapshot.rounds else None
     length = speed(counts.emitted / counts.rounds) if counts.rounds else "-"
     pace = speed(counts.emitted / counts.seconds if counts.seconds else None)
-    is_current = name == live.arm and snapshot.finish_reason is None
     sign, colour = (" ", "") if name == PLAIN else (legend.sign(name), legend.colour(name))
     return Content.assemble(
         ("▸" if is_current else " ", "bold"),

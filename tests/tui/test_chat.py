@@ -109,9 +109,13 @@ async def test_a_question_may_be_sent_while_the_models_are_loaded(tmp_path: Path
 
 
 async def test_a_failing_target_gives_the_question_back_and_says_why(tmp_path: Path) -> None:
-    async with chat_on(ScriptedPool(fails_at=12), tmp_path) as chat:
+    """And the panel shows no arm as if it were still in use."""
+    async with chat_on(ScriptedPool(fails_at=12), tmp_path, size=(120, 40)) as chat:
         await chat.ask("hi")
         assert "scripted failure at 12 tokens" in chat.screen()
+        assert "last rounds" in chat.screen()
+        assert "▸" not in chat.screen()
+        assert "tok/s now" not in chat.screen()
         assert chat.app.prompt.text == "hi"
         assert chat.app.desk.chat.turns == []
 

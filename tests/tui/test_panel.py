@@ -52,13 +52,18 @@ def live_of(*steps: Step) -> Live:
     return live
 
 
+def told(live: Live, *, is_busy: bool = True) -> str:
+    """Return what the panel says."""
+    return panel(live, SETUP, Legend(), is_busy=is_busy).plain
+
+
 def test_the_panel_shows_every_arm_and_marks_the_one_in_use() -> None:
     live = live_of(
         round_of("code", 5, 5, code=float("inf"), maths=float("inf")),
         round_of("maths", 4, 1, code=0.75, maths=float("inf")),
         round_of("code", 5, 0, code=0.75, maths=0.5),
     )
-    lines = panel(live, SETUP, Legend()).plain.split("\n")
+    lines = told(live).split("\n")
     assert lines[:4] == [
         "pool big · policy ucb · coupled",
         "CPU · 2 threads · context 29 of 100 (29 %)",
@@ -75,7 +80,7 @@ def test_the_panel_shows_every_arm_and_marks_the_one_in_use() -> None:
 
 def test_without_colour_the_signs_remain() -> None:
     live = live_of(round_of("code", 5, 5), round_of("maths", 4, 1))
-    assert {"¹", "²", "▸"} <= set(panel(live, SETUP, Legend()).plain)
+    assert {"¹", "²", "▸"} <= set(told(live))
 
 
 def test_the_folded_panel_fits_80_columns() -> None:
@@ -91,35 +96,35 @@ def test_a_full_context_is_full_and_no_more() -> None:
     """The last token is emitted, but never read."""
     live = live_of(*(round_of("code", 5, 5) for _ in range(14)))
     assert "context 100 %" in status(live, SETUP, is_busy=True).plain
-    assert "context 100 of 100 (100 %)" in panel(live, SETUP, Legend()).plain
+    assert "context 100 of 100 (100 %)" in told(live)
 
 
 def test_the_end_counts_the_whole_decoding() -> None:
     live = live_of(round_of("code", 5, 4))
     live.observe(Step(GenerationDone("stop", 0.5, seconds_decode=2.0, seconds_inside=1.0)))
-    assert "2.5 tok/s · plain ~8.0 · gain ~-69 %" in panel(live, SETUP, Legend()).plain
+    assert "2.5 tok/s · plain ~8.0 · gain ~-69 %" in told(live, is_busy=False)
     assert "2.5 tok/s · plain ~8.0 · ~-69 % · 8" in status(live, SETUP, is_busy=False).plain
     assert "2.5 tok/s · ~-69 % on plain · 8" in answer_line(live.snapshot, live.plain_s)
 
 
 def test_the_speed_of_now_looks_back_a_second() -> None:
     live = live_of(*[round_of("code", 5, 0)] * 20, *[round_of("code", 5, 5)] * 4)
-    assert "24.0 tok/s now" in panel(live, SETUP, Legend()).plain
+    assert "24.0 tok/s now" in told(live)
     assert live.snapshot.tokens_per_second == pytest.approx(44 / 6)
 
 
 def test_what_is_not_known_is_not_invented() -> None:
     """Nor is anything gained by drafts where nothing was drafted."""
-    assert "- tok/s now\n" in panel(Live(), SETUP, Legend()).plain
+    assert "- tok/s now\n" in told(Live())
     assert gain(None, 0.1) is gain(5.0, None) is None
     assert speed(None) == "-"
     unknown = live_of(Step(round_of("code", 5, 5).event))
     undrafted = live_of(round_of("plain", 0, 0))
     for live, shown in ((unknown, "24.0 tok/s · 100"), (undrafted, "4.0 tok/s · plain ~8.0 · c")):
         assert shown in status(live, SETUP, is_busy=True).plain
-        assert "gain" not in panel(live, SETUP, Legend()).plain
+        assert "gain" not in told(live)
         assert " on plain" not in answer_line(live.snapshot, live.plain_s)
-    assert "plain ~" not in panel(unknown, SETUP, Legend()).plain
+    assert "plain ~" not in told(unknown)
 
 
 def test_figures_that_an_older_version_did_not_keep_are_left_open() -> None:
@@ -154,8 +159,9 @@ async def test_the_panel_folds_when_the_terminal_is_narrow(
         assert "x" * columns in chat.screen()
         shown = [row.partition("│ ")[2] for row in chat.screen().split("\n")]
         assert chat.app.desk.setup is not None
-        told = panel(chat.app.desk.live, chat.app.desk.setup, chat.app.legend).plain.split("\n")
-        assert shown[: len(told)] == [row.rstrip() for row in told]
+        desk = chat.app.desk
+        wanted = panel(desk.live, desk.setup, chat.app.legend, is_busy=False).plain.split("\n")
+        assert shown[: len(wanted)] == [row.rstrip() for row in wanted]
         assert "last rounds" in chat.screen()
         await chat.pilot.press("f3")
         await chat.pilot.pause()
@@ -187,8 +193,8 @@ async def test_the_figures_on_the_screen_are_those_of_the_trace(tmp_path: Path) 
     for drafter in setup.drafters:
         legend.sign(drafter)
     shown = [row.partition("│")[2].strip() for row in screen.split("\n")]
-    told = [row.strip() for row in panel(live, setup, legend).plain.split("\n")]
-    assert shown[: len(told)] == told
+    wanted = [row.strip() for row in panel(live, setup, legend, is_busy=False).plain.split("\n")]
+    assert shown[: len(wanted)] == wanted
     counts = live.snapshot.arms["ngram"]
     assert 0 < counts.accepted < counts.drafted
-    assert f"{100 * counts.accepted / counts.drafted:.0f}%" in told[6]
+    assert f"{100 * counts.accepted / counts.drafted:.0f}%" in wanted[6]
