@@ -109,6 +109,7 @@ class ChatApp(App[None]):
         self.theme_changed_signal.subscribe(self, lambda _: self._remember())
         obey_shell(self)
         self.transcript.shows_tokens = self._memory.shows_tokens
+        self.transcript.show(self.desk.chat)
         self.prompt.candidates = partial(complete, self)
         try:
             self.prompt.past = self.desk.store.questions()
@@ -261,10 +262,8 @@ class ChatApp(App[None]):
 
     def ask(self, question: str, first: int | None = None, *, new_seed: bool = False) -> None:
         """Ask, in the place of the turns from `first` on if it is given. Raises MetasdError."""
-        turn = self.desk.ask(question, first=first, new_seed=new_seed)
-        if first is not None:
-            self.transcript.show(self.desk.chat.turns[:-1])
-        self.transcript.add(turn)
+        self.desk.ask(question, first=first, new_seed=new_seed)
+        self.transcript.show(self.desk.chat)
         if self.desk.setup is None:
             self.board.tell("it is answered as soon as the models are loaded")
 
@@ -272,7 +271,7 @@ class ChatApp(App[None]):
         """Go on with a conversation, which may be a new one. Raises UsageError."""
         self.desk.go_on_with(chat)
         self.prompt.reset()
-        self.transcript.show(chat.turns)
+        self.transcript.show(chat)
 
     def change_options(self, **changes: Any) -> None:
         """Use other options from the next answer on. Raises MetasdError."""

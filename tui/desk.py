@@ -177,14 +177,13 @@ class Desk:
         self.options = asked
         self.open()
 
-    def ask(self, text: str, *, first: int | None = None, new_seed: bool = False) -> Turn:
-        """Send a question and return its turn; turns from `first` on make room for it."""
+    def ask(self, text: str, *, first: int | None = None, new_seed: bool = False) -> None:
+        """Send a question; turns from `first` on make room for it. Raises UsageError."""
         self.check_idle()
         first = len(self.chat.turns) if first is None else first
         self._replaced = self.chat.cut(first)
         history = self.chat.history
-        turn = Turn(text)
-        self.chat.turns.append(turn)
+        self.chat.turns.append(Turn(text))
         seed = self.options.seed
         self._seed = secrets.randbelow(NUM_DRAWN_SEEDS) if seed is None or new_seed else seed
         self._marks = MarkFinder()
@@ -195,7 +194,6 @@ class Desk:
         self._thread.ask(
             Question(text, self.chat.system, history, self._seed, self.options.max_tokens)
         )
-        return turn
 
     def next_recorded(self) -> str | None:
         """Return what was typed next when a trace was written, and take its seed."""

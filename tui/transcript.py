@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Sequence
 
 from rich.segment import Segment
 from textual.content import Content
@@ -15,7 +14,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from metasd_local.stats import Snapshot, answer_line
-from tui.conversation import Turn
+from tui.conversation import Conversation, Turn
 from tui.desk import Changes, Desk
 from tui.marks import Legend
 from tui.show import Painter, Piece, plain
@@ -42,6 +41,7 @@ class Transcript(ScrollView, can_focus=False):
         self._shows_reasoning = False
         self._legend = legend
         self._fold_key = fold_key
+        self._chat: Conversation | None = None
         self._greeting: list[Item] = []
         self._items: list[Item] = []
         self._lines = itertools.count(ITEM_LINES, ITEM_LINES)
@@ -49,7 +49,6 @@ class Transcript(ScrollView, can_focus=False):
         self._starts = [0]
         """The first row of every item, and what there are in all."""
         self._painter = self._new_painter()
-        self._last: Item | None = None
         self._is_arranging = False
         self._shown: list[Strip] = []
         """The rows in sight."""
@@ -58,35 +57,35 @@ class Transcript(ScrollView, can_focus=False):
         """Show a text at the top of conversations without turns."""
         others = [item for item in self._items if item not in self._greeting]
         self._greeting = [Item(0, Piece(content))]
-        if self._last is None:
-            self._items = [*self._greeting, *others]
+        is_empty = all(item.turn is None for item in others)
+        self._items = [*self._greeting * is_empty, *others]
         self._arrange()
 
-    def show(self, turns: Sequence[Turn]) -> None:
-        """Show another conversation."""
-        self._last = None
-        self._items = [self._item(turn) for turn in turns] or [*self._greeting]
-        self.follow()
-
-    def add(self, turn: Turn) -> None:
-        """Append a turn and go to the end."""
-        self._last = self._item(turn)
-        self._items = [item for item in self._items if item not in self._greeting] + [self._last]
+    def show(self, chat: Conversation) -> None:
+        """Show a conversation as it is now; notes stay as long as none other is shown."""
+        shown = [item for item in self._items if chat is self._chat and item not in self._greeting]
+        self._chat = chat
+        # Those that were taken back go, those that are new come to the end.
+        turns = {None, *chat.turns}
+        new = turns - {item.turn for item in shown}
+        self._items = [] if chat.turns else [*self._greeting]
+        self._items += [item for item in shown if item.turn in turns]
+        self._items += [self._item(turn) for turn in chat.turns if turn in new]
         self.follow()
 
     def draw(self, changes: Changes, desk: Desk) -> None:
         """Show what happened to the conversation of `desk`."""
         if changes.taken_back is not None:
-            self.show(desk.chat.turns)
+            self.show(desk.chat)
             if not changes.errors:
                 self._note("stopped before the first word")
         elif changes.ended or desk.is_answering:
-            assert self._last is not None
+            last = next(item for item in reversed(self._items) if item.turn)
             num_tokens = desk.live.snapshot.emitted
             if changes.ended:
-                self._last.finish()
+                last.finish()
             else:  # how fast it comes is said elsewhere until it has ended
-                self._last.update(answer_line(Snapshot(emitted=num_tokens)) * bool(num_tokens))
+                last.update(answer_line(Snapshot(emitted=num_tokens)) * bool(num_tokens))
             self._arrange()
         for text in changes.notices:
             self._note(text)

@@ -14,6 +14,7 @@ from metasd_local.errors import BackendError, ModelError
 from metasd_local.options import Options
 from metasd_local.protocols import Draft
 from tests.tui.scripted_pool import ScriptedPool, chat_on
+from tui.desk import Changes
 from tui.store import Store
 
 
@@ -149,6 +150,37 @@ async def test_what_goes_wrong_before_the_first_question_is_seen(tmp_path: Path)
         assert "chats.db" in chat.screen().replace("\n", "")
         await chat.ask("/system be brief")
         assert "system prompt of this conversation: be brief" in chat.screen()
+
+
+async def test_notes_stay_where_they_are_until_another_conversation_is_shown(
+    tmp_path: Path,
+) -> None:
+    """Whatever is taken back or answered again meanwhile."""
+    pool = ScriptedPool()
+    async with chat_on(pool, tmp_path) as chat:
+
+        def places() -> list[int]:
+            shown = ("said: one", "a failure", "said: two", "stopped before", "said: three")
+            return [chat.screen().find(text) for text in shown if text in chat.screen()]
+
+        await chat.ask("one")
+        chat.app.transcript.draw(Changes(errors=[ModelError("a failure")]), chat.app.desk)
+        await chat.ask("two")
+        pool.hold_at = 0
+        await chat.pilot.press("ctrl+r")
+        await chat.until(pool.is_held.is_set)
+        await chat.pilot.press("escape")
+        await chat.until(lambda: not chat.app.desk.is_busy and not chat.app.is_drawing)
+        pool.hold_at = None
+        assert len(places()) == 4
+        assert places() == sorted(places())
+        await chat.ask("/undo")
+        chat.app.prompt.put("")
+        await chat.ask("three")
+        assert len(places()) == 4
+        assert places() == sorted(places())
+        await chat.ask("/clear")
+        assert places() == []
 
 
 async def test_complaints_stay_where_they_are_and_go_with_the_next_command(tmp_path: Path) -> None:
