@@ -22,10 +22,11 @@ class Rows:
         self._final = (0, 0)
         """How many rows and lines are final."""
 
-    def add(self, piece: Piece) -> None:
-        """Paint a text below what there is."""
-        self.rows += self._painter.paint(piece, self.line + len(self.lines))
-        self.lines += piece.content.plain.split("\n")
+    def add(self, *pieces: Piece) -> None:
+        """Paint texts below what there is."""
+        for piece in pieces:
+            self.rows += self._painter.paint(piece, self.line + len(self.lines))
+            self.lines += piece.content.plain.split("\n")
 
     def keep(self) -> None:
         """Declare all there is final."""
@@ -49,8 +50,7 @@ class SourceText(Rows):
         """Append text."""
         self.cut()
         *lines, self._tail = (self._tail + content).split(allow_blank=True)
-        for line in lines:
-            self.add(Piece(line, kind=self._kind))
+        self.add(*(Piece(line, kind=self._kind) for line in lines))
         self.keep()
         if self._tail:
             self.add(Piece(self._tail, kind=self._kind))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline, emphasis
@@ -27,54 +28,71 @@ STYLES = {
 CLOSING = {")", "]", "}"}
 FIRST_OF_OTHER_SCRIPTS = "\u0590"
 """Before it Latin, Greek and Cyrillic letters."""
-CODE_LINES = 50
-"""Lines of code that become final together."""
+SETTLED_LINES = 50
+"""Lines of code, or rows of a table, that become final together."""
 BAR, BULLET, GAP = "▌ ", "• ", "  "
 NARROWEST_COLUMN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What is final of a block that grows."""
+
+    continues: bool
+    """Whether it goes on with what is above it: with itself, or with a list."""
+    num_pieces: int = 0
+    """How many of the pieces it has now are on the screen for good."""
+    widths: Sequence[int] = ()
+    """The columns, if there are rows of a table among them."""
 
 
 class MarkdownText(Rows):
     """Rows of a growing text: only its last block, or item, is parsed and painted again.
 
-    Of a long block of code only the end is, which is highlighted as if it began there.
+    Of long code at its end, or a long table, only the last lines are: code is highlighted as if it
+    began there, and columns become no narrower.
     """
 
     def __init__(self, painter: Painter, line: int) -> None:
         super().__init__(painter, line)
         self._source = ""
-        """The last block; without the code that is final, but with the line that opened it."""
-        self._continues = False
-        """Whether it goes on with the code or the list above it."""
+        """The last block, without most of the lines that are final."""
+        self._begun = Begun(continues=False)
 
     def grow(self, content: Content) -> None:
         """Append text; styles it has are not shown."""
         self.cut()
         self._source += content.plain
+        # A reference defined at the end changes links before it.
+        self.is_provisional |= "]:" in self._source
         lines = self._source.split("\n")
         blocks = _blocks(_parser().parse(self._source))
         # What the last line begins is only known at its end.
         starts = [index for index, block in enumerate(blocks) if _line(block) < len(lines) - 1]
         num_final = starts[-1] if starts else 0
-        num_code = 0
-        """Lines of code in the last block that are final."""
+        begun = self._begun
         for index, block in enumerate(blocks):
+            begun = Begun(continues=_is_next_item(block)) if index else begun
+            widths = [*begun.widths]
+            pieces = [*_pieces(block, self._painter.width, widths)]
             if index == num_final:
                 self.keep()
-                num_code = _num_final_code(block)
-            if self.rows and not (self._continues if not index else _is_next_item(block)):
+            if self.rows and not begun.continues:
                 self.add(Piece(NOTHING))
-            for number, piece in enumerate(_pieces(block, self._painter.width), 1):
-                self.add(piece)
-                if index == num_final and number == num_code:
-                    self.keep()
-        # A reference defined at the end changes links before it.
-        self.is_provisional |= bool(num_code) or "]:" in self._source
-        if num_final or num_code:
-            self._continues = bool(num_code) or _is_next_item(blocks[num_final])
-            first = _line(blocks[num_final])
-            if num_code:
-                del lines[first + 1 : first + 1 + num_code]
-            self._source = "\n".join(lines[first:])
+            end = _end(block) if index == num_final else range(0)
+            # The last line may come to be the end of the code.
+            num_settled = max(len(end) - 1, 0) // SETTLED_LINES * SETTLED_LINES
+            num_done = len(pieces) - len(end) + num_settled if num_settled else begun.num_pieces
+            self.add(*pieces[begun.num_pieces : num_done])
+            if num_settled:
+                self.keep()
+                self.is_provisional = True
+                # One of them stays, as the sign of an item stands before its first line.
+                del lines[end.start + 1 : end.start + num_settled]
+                begun = Begun(True, num_done - num_settled + 1, widths)
+            if index == num_final and (index or num_settled):
+                self._begun, self._source = begun, "\n".join(lines[_line(block) :])
+            self.add(*pieces[num_done:])
 
 
 def _line(block: Sequence[Token]) -> int:
@@ -89,12 +107,18 @@ def _is_next_item(block: Sequence[Token]) -> bool:
     return block[0].type == "list_item_open"
 
 
-def _num_final_code(block: Sequence[Token]) -> int:
-    """Return how many lines of code nothing can change any more, but how they are highlighted."""
-    if block[0].type != "fence":
-        return 0
-    # The last line may come to be the fence's end.
-    return max(block[0].content.count("\n") - 1, 0) // CODE_LINES * CODE_LINES
+def _end(block: Sequence[Token]) -> range:
+    """Return the lines of the rows of a table, or of the code that a block ends with.
+
+    Each is a piece of its own.
+    """
+    last = next(token for token in reversed(block) if token.nesting >= 0)
+    if block[0].type == "table_open" and block[0].map:
+        return range(block[0].map[0] + 2, block[0].map[1])
+    if last.type == "fence" and last.map:
+        num_lines = last.content.removesuffix("\n").count("\n") + 1
+        return range(last.map[0] + 1, last.map[0] + 1 + num_lines)
+    return range(0)
 
 
 def _blocks(tokens: Sequence[Token]) -> list[Sequence[Token]]:
@@ -108,8 +132,8 @@ def _blocks(tokens: Sequence[Token]) -> list[Sequence[Token]]:
     return [tokens[start:end] for start, end in pairwise([*starts, len(tokens)])]
 
 
-def _pieces(tokens: Sequence[Token], width: int) -> Iterator[Piece]:
-    """Yield what the tokens show."""
+def _pieces(tokens: Sequence[Token], width: int, widths: list[int]) -> Iterator[Piece]:
+    """Yield what the tokens show; widths: as of `_table`, but of a table that stands alone."""
     around: list[tuple[Content, Content]] = []
     """What stands before the first and before the other rows, from the outside in."""
     table: list[list[Content]] = []
@@ -134,7 +158,8 @@ def _pieces(tokens: Sequence[Token], width: int) -> Iterator[Piece]:
             case "tr_open":
                 table.append([])
             case "table_close":
-                for row in _table(table, width - sum(rest.cell_length for _, rest in around)):
+                free = width - sum(rest.cell_length for _, rest in around)
+                for row in _table(table, free, [] if around else widths):
                     yield leaf(row)
                 table = []
             case "inline" if before is not None:
@@ -144,7 +169,8 @@ def _pieces(tokens: Sequence[Token], width: int) -> Iterator[Piece]:
                 else:
                     yield leaf(content)
             case "fence" | "code_block":
-                for line in highlight(token.content, language=_language(token.info)).split():
+                code = highlight(token.content, language=_language(token.info))
+                for line in code.split(allow_blank=True):
                     yield leaf(line, "code")
             case "hr":
                 yield leaf(Content.styled("─" * (width // 2), STYLES["mark"]))
@@ -173,24 +199,29 @@ def _inline(tokens: Sequence[Token]) -> Content:
     return Content(text, spans)
 
 
-def _table(rows: Sequence[Sequence[Content]], width: int) -> Iterator[Content]:
-    """Yield the rows of a table, its widest columns cut to what fits."""
-    widths = [max(cell.cell_length for cell in column) for column in zip(*rows, strict=False)]
-    free = width - len(GAP) * (len(widths) - 1)
-    fitting = (most for most in range(free, 0, -1) if sum(min(w, most) for w in widths) <= free)
+def _table(rows: Sequence[Sequence[Content]], width: int, widths: list[int]) -> Iterator[Content]:
+    """Yield the rows of a table, the first with the line below it.
+
+    widths: what the columns need at least; they become as wide as they are, the widest cut to what
+    fits.
+    """
+    needed = [max(cell.cell_length for cell in column) for column in zip(*rows, strict=False)]
+    needed = [*map(max, needed, widths)] if widths else needed
+    free = width - len(GAP) * (len(needed) - 1)
+    fitting = (most for most in range(free, 0, -1) if sum(min(w, most) for w in needed) <= free)
     most = max(next(fitting, 0), NARROWEST_COLUMN)
-    widths = [min(each, most) for each in widths]
+    widths[:] = [min(each, most) for each in needed]
+    rule = Content.styled("─" * (sum(widths) + len(GAP) * (len(widths) - 1)), STYLES["mark"])
     for row in rows:
         cells = [cell.wrap(each) for cell, each in zip(row, widths, strict=False)]
-        for index in range(max(map(len, cells), default=0)):
-            lines = (cell[index] if index < len(cell) else NOTHING for cell in cells)
-            padded = (
+        lines = [
+            Content(GAP).join(
                 line.pad_right(each - line.cell_length)
-                for line, each in zip(lines, widths, strict=False)
+                for line, each in zip(line_of_cells, widths, strict=False)
             )
-            yield Content(GAP).join(padded)
-        if row is rows[0]:
-            yield Content.styled("─" * (sum(widths) + width - free), STYLES["mark"])
+            for line_of_cells in zip_longest(*cells, fillvalue=NOTHING)
+        ]
+        yield Content("\n").join([*lines, rule] if row is rows[0] else lines)
 
 
 @cache

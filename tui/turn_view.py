@@ -57,8 +57,7 @@ class Item:
         """Make the rows."""
         self.painter, self._rows = painter, []
         self._top = Rows(painter, self.line)
-        self._top.add(self._head)
-        self._top.add(Piece(NOTHING))
+        self._top.add(self._head, Piece(NOTHING))
         self._top.keep()
         self.parts = [self._top]
         if self.turn is not None:
