@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from typing import Any
 
 from metasd_local.events import Event, FinishReason, GenerationDone, PromptRead, RoundDone
@@ -15,7 +16,7 @@ LOOP_LENGTH = 8
 LOOP_OCCURRENCES = 3
 LINE_COLUMNS = 77
 """Of 80 the chat keeps some free around its text."""
-ENDINGS = {"length": " (limit reached)", "cancelled": " (stopped)"}
+ENDINGS = {"length": " (limit)", "cancelled": " (stopped)"}
 
 
 @dataclass(slots=True)
@@ -246,12 +247,11 @@ def answer_line(snapshot: Snapshot, plain_s: float | None = None, seed: int | No
     """Return the one line shown after an answer; `seed` only if it is worth knowing.
 
     The arms follow with their shares of the rounds, largest first, as many as fit a terminal of
-    80 columns; should even one be too many, the first token's delay makes room. What is not known
-    is left out.
+    80 columns, for which the first token's delay makes room. What is not known is left out.
     """
-    for num_arms, with_delay in ((3, True), (2, True), (1, True), (1, False)):
+    for num_arms, with_delay in product((3, 2, 1), (True, False)):
         parts = _answer_parts(snapshot, plain_s, seed, num_arms, with_delay=with_delay)
-        line = " · ".join(parts)
+        line = " · ".join(parts).replace(" %", "%")
         if len(line) <= LINE_COLUMNS:
             break
     return line
@@ -267,9 +267,9 @@ def _answer_parts(
         yield f"{speed(pace)} tok/s"
     gained = gain(pace, plain_s)
     if gained is not None and snapshot.drafted:
-        yield f"{gain_text(gained)} on plain"
+        yield gain_text(gained)
     if snapshot.acceptance_rate is not None:
-        yield f"{percent(snapshot.acceptance_rate)} accepted"
+        yield f"{percent(snapshot.acceptance_rate)} acc."
     arms = sorted(snapshot.arms.items(), key=lambda item: -item[1].rounds)[:num_arms]
     if arms:
         shares = (f"{name} {percent(arm.rounds / snapshot.rounds)}" for name, arm in arms)

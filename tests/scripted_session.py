@@ -40,7 +40,7 @@ EVENTS: tuple[Event, ...] = (
     TextPiece("world"),
     DONE_EVENT,
 )
-FIGURES = "3 tokens · 6.0 tok/s · 40 % accepted · code 100 % · first 0.25 s"
+FIGURES = "3 tokens · 6.0 tok/s · 40% acc. · code 100% · first 0.25 s"
 
 Step: TypeAlias = Event | BaseException | Callable[[], object]
 

@@ -186,9 +186,7 @@ def test_a_trace_is_shown_on_the_same_screen(tmp_path: Path) -> None:
         for event in EVENTS:
             trace.write(event)
     with Terminal(*CHAT, f"--replay={path}", environment=home(tmp_path)) as terminal:
-        terminal.until(
-            lambda screen: "Hello world" in screen.text and "40 % accepted" in screen.text
-        )
+        terminal.until(lambda screen: "Hello world" in screen.text and "40% acc." in screen.text)
         terminal.type(LEAVE)
         assert terminal.wait() == 0
     assert not (tmp_path / "data").exists()

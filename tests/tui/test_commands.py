@@ -167,7 +167,7 @@ async def test_settings_are_checked_and_used(tmp_path: Path) -> None:
         stats = chat.app.desk.chat.turns[0].stats
         assert stats is not None
         assert stats["emitted"] == 3
-        assert "limit reached" in chat.screen()
+        assert "(limit)" in chat.screen()
         await chat.ask("/set max-tokens default")
         assert pool.sessions[-1].max_tokens is None
 

@@ -104,7 +104,7 @@ def test_the_end_counts_the_whole_decoding() -> None:
     live.observe(Step(GenerationDone("stop", 0.5, seconds_decode=2.0, seconds_inside=1.0)))
     assert "2.5 tok/s · plain ~8.0 · gain ~-69 %" in told(live, is_busy=False)
     assert "2.5 tok/s · plain ~8.0 · ~-69 % · 8" in status(live, SETUP, is_busy=False).plain
-    assert "2.5 tok/s · ~-69 % on plain · 8" in answer_line(live.snapshot, live.plain_s)
+    assert "2.5 tok/s · ~-69% · 8" in answer_line(live.snapshot, live.plain_s)
 
 
 def test_the_speed_of_now_looks_back_a_second() -> None:
@@ -123,7 +123,7 @@ def test_what_is_not_known_is_not_invented() -> None:
     for live, shown in ((unknown, "24.0 tok/s · 100"), (undrafted, "4.0 tok/s · plain ~8.0 · c")):
         assert shown in status(live, SETUP, is_busy=True).plain
         assert "gain" not in told(live)
-        assert " on plain" not in answer_line(live.snapshot, live.plain_s)
+        assert "~" not in answer_line(live.snapshot, live.plain_s)
     assert "plain ~" not in told(unknown)
 
 
@@ -158,8 +158,8 @@ async def test_the_panel_folds_when_the_terminal_is_narrow(
         await chat.ask("long")
         assert "x" * columns in chat.screen()
         shown = [row.partition("│ ")[2] for row in chat.screen().split("\n")]
-        assert chat.app.desk.setup is not None
         desk = chat.app.desk
+        assert desk.setup is not None
         wanted = panel(desk.live, desk.setup, chat.app.legend, is_busy=False).plain.split("\n")
         assert shown[: len(wanted)] == [row.rstrip() for row in wanted]
         assert "last rounds" in chat.screen()

@@ -26,7 +26,7 @@ async def test_the_starter_pool_answers_and_is_drafted_for(tmp_path: Path) -> No
         assert sum(size for _, size in turn.marks) == len(turn.answer)
         screen = chat.screen()
         assert "¹general ²general-large ³code ⁴maths ⁵translation ⁶dialogue ⁷ngram" in screen
-        assert "24 tokens (limit reached)" in screen
+        assert "24 tokens (limit)" in screen
         await chat.ask("/policy fixed:dialogue")
         await chat.ask("User: A cheap one.")
         stats = app.desk.chat.turns[1].stats

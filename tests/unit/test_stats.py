@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from metasd_local.events import FinishReason, GenerationDone, PromptRead, RoundDone, TextPiece
-from metasd_local.stats import LoopFinder, Snapshot, Stats, answer_line
+from metasd_local.stats import ArmCounts, LoopFinder, Snapshot, Stats, answer_line
 
 
 def round_done(
@@ -171,11 +173,18 @@ def test_stats_take_the_prompt_into_account() -> None:
 def test_the_answer_line_names_as_many_arms_as_fit_a_line() -> None:
     """All that is known, in less than 80 columns where that is possible."""
     snapshot = finished_stats().snapshot
-    begin = "9 tokens · 1.1 tok/s · 75 % accepted · code 67 %"
-    assert answer_line(snapshot) == f"{begin}, plain 33 % · first 2.00 s"
-    assert answer_line(snapshot, seed=987654) == f"{begin} · first 2.00 s · seed 987654"
-    assert answer_line(snapshot, plain_s=1.0) == (
-        "9 tokens · 1.1 tok/s · ~+12 % on plain · 75 % accepted · code 67 %"
+    line = "9 tokens · 1.1 tok/s · 75% acc. · code 67%, plain 33% · first 2.00 s"
+    assert answer_line(snapshot) == line
+    assert answer_line(snapshot, plain_s=1.0, seed=987654) == (
+        "9 tokens · 1.1 tok/s · ~+12% · 75% acc. · code 67%, plain 33% · seed 987654"
+    )
+    counts = {"general": (56, 300), "maths": (23, 160), "code": (21, 50)}
+    arms = {
+        name: ArmCounts(rounds, 5 * rounds, 3 * rounds, n) for name, (rounds, n) in counts.items()
+    }
+    long = replace(snapshot, emitted=510, seconds_decode=5.0, rounds=100, arms=arms)
+    assert answer_line(long, 0.011) == (
+        "510 tokens · 102 tok/s · ~+12% · 75% acc. · general 56%, maths 23%, code 21%"
     )
 
 
@@ -188,7 +197,7 @@ def test_the_answer_line_leaves_out_what_is_not_known() -> None:
     ("reason", "start"),
     [
         ("stop", "1 token · "),
-        ("length", "1 token (limit reached) · "),
+        ("length", "1 token (limit) · "),
         ("cancelled", "1 token (stopped) · "),
     ],
 )
