@@ -77,6 +77,16 @@ def change_setting(app: ChatApp, rest: str) -> None:
     app.change_options(**{option.field: parsed})
 
 
+def change_policy(app: ChatApp, rest: str) -> None:
+    """Change the policy, or show it among the settings."""
+    change_setting(app, f"policy {rest}")
+
+
+def change_drafters(app: ChatApp, rest: str) -> None:
+    """Choose among the drafters, or show them among the settings."""
+    change_setting(app, f"drafters {'default' if rest == 'all' else rest}")
+
+
 def show_stats(app: ChatApp, _: str) -> None:
     """Show the figures of the last answer."""
     turns = app.desk.chat.turns

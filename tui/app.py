@@ -25,6 +25,7 @@ from tui.commands import (
     BINDINGS,
     BY_NAME,
     COMMANDS,
+    KEYS,
     Command,
     complete,
     find_command,
@@ -34,7 +35,7 @@ from tui.commands import (
 from tui.conversation import Conversation
 from tui.desk import Changes, Desk
 from tui.help import HelpScreen
-from tui.keys import KEYS, key_name
+from tui.keys import key_name
 from tui.marks import Legend
 from tui.memory import read_memory, write_memory
 from tui.outside import obey_shell

@@ -71,9 +71,6 @@ class Command:
     """Is given what follows the name."""
     usage: str = ""
     """What may follow the name; in brackets what need not."""
-    key: str = ""
-    label: str = ""
-    """What the footer calls it; empty if it is not there."""
     follow: Callable[[ChatApp, str], Iterable[str]] = lambda *_: ()
     """What may follow, given how it begins; more may be offered than begins so."""
 
@@ -88,138 +85,90 @@ COMMANDS = (
         "stop",
         "stop the answer, which stays; else put away what is typed, Up brings it back",
         lambda app, _: app.stop(),
-        key="escape",
-        label="Stop",
     ),
-    Command(
-        "help",
-        "keys, commands, columns of the panel",
-        lambda app, _: app.show_help(),
-        key="f1",
-        label="Help",
-    ),
+    Command("help", "keys, commands, columns of the panel", lambda app, _: app.show_help()),
     Command(
         "view",
         "answers as Markdown, or as tokens with their drafters",
         lambda app, _: app.switch_view(),
-        key="f2",
-        label="View",
     ),
-    Command(
-        "panel",
-        "show or fold the panel",
-        lambda app, _: app.switch_panel(),
-        key="f3",
-        label="Panel",
-    ),
+    Command("panel", "show or fold the panel", lambda app, _: app.switch_panel()),
     Command(
         "chats",
         "conversations: search, continue, rename, delete",
         lambda app, rest: app.show_chats(rest),
         "[SEARCH]",
-        key="f4",
-        label="Chats",
     ),
     Command(
         "set",
         "pool, policy, drafters, sampling, seed, limits; alone it shows all settings",
         actions.change_setting,
         "[NAME VALUE]",
-        key="f5",
-        label="Settings",
-        follow=_settings,
+        _settings,
     ),
     Command(
         "clear",
         "begin a new conversation; the old one stays in the list",
         lambda app, _: app.show_chat(app.desk.new_chat()),
-        key="ctrl+n",
-        label="New",
     ),
-    Command(
-        "regen", "answer the last question again", actions.regenerate, key="ctrl+r", label="Again"
-    ),
+    Command("regen", "answer the last question again", actions.regenerate),
     Command("undo", "take the last question and its answer back", actions.undo),
     Command("edit", "change a question and go on from there", actions.edit, "[N]"),
     Command("system", "system prompt of this conversation", actions.change_system, "[TEXT | none]"),
-    Command(
-        "policy",
-        "who drafts",
-        lambda app, rest: actions.change_setting(app, f"policy {rest}"),
-        "[POLICY]",
-        follow=_policies,
-    ),
-    Command(
-        "drafters",
-        "drafters to use",
-        lambda app, rest: actions.change_setting(
-            app, f"drafters {'default' if rest == 'all' else rest}"
-        ),
-        "[A,B | all]",
-        follow=_drafters,
-    ),
-    Command("download", "fetch a pool and open it", actions.download, "POOL", follow=_pools),
+    Command("policy", "who drafts", actions.change_policy, "[POLICY]", _policies),
+    Command("drafters", "drafters to use", actions.change_drafters, "[A,B | all]", _drafters),
+    Command("download", "fetch a pool and open it", actions.download, "POOL", _pools),
     Command("stats", "figures of the last answer, arm by arm", actions.show_stats),
     Command(
         "copy",
         "copy the last answer, answer N, a code block or a question",
         actions.copy,
         "[N | code [N] | question [N]]",
-        key="ctrl+y",
     ),
-    Command("read", "attach a text file to the question", actions.read, "FILE", follow=_paths),
+    Command("read", "attach a text file to the question", actions.read, "FILE", _paths),
     Command("export", "write the conversation", actions.export_chat, "[FILE.md | FILE.json]"),
     Command(
-        "reasoning",
-        "open or fold the reasoning",
-        lambda app, _: app.transcript.toggle_reasoning(),
-        key="ctrl+o",
+        "reasoning", "open or fold the reasoning", lambda app, _: app.transcript.toggle_reasoning()
     ),
+    Command("editor", "write the question in $VISUAL or $EDITOR", actions.write_outside),
+    Command("page-up", "scroll up", lambda app, _: app.transcript.turn_page(-1)),
+    Command("page-down", "scroll down", lambda app, _: app.transcript.turn_page(1)),
+    Command("end", "go to the end and follow the text", lambda app, _: app.transcript.follow()),
     Command(
-        "editor", "write the question in $VISUAL or $EDITOR", actions.write_outside, key="ctrl+g"
-    ),
-    Command("page-up", "scroll up", lambda app, _: app.transcript.turn_page(-1), key="pageup"),
-    Command("page-down", "scroll down", lambda app, _: app.transcript.turn_page(1), key="pagedown"),
-    Command(
-        "end",
-        "go to the end and follow the text",
-        lambda app, _: app.transcript.follow(),
-        key="ctrl+end",
-    ),
-    Command(
-        "palette",
-        "all commands, themes, screenshot",
-        lambda app, _: app.action_command_palette(),
-        key="ctrl+p",
-        label="Menu",
+        "palette", "all commands, themes, screenshot", lambda app, _: app.action_command_palette()
     ),
     Command("suspend", "go back to the shell, where `fg` goes on", lambda *_: suspend()),
-    Command(
-        "exit",
-        "leave; every conversation is saved",
-        lambda app, _: app.exit(),
-        key="ctrl+q",
-        label="Quit",
-    ),
+    Command("exit", "leave; every conversation is saved", lambda app, _: app.exit()),
 )
 BY_NAME = {command.name: command for command in COMMANDS}
 ALIASES = {
     **{"quit": "exit", "bye": "exit", "q": "exit", "?": "help", "new": "clear"},
     **{"settings": "set", "regenerate": "regen"},
 }
+KEYS = {
+    **{"stop": "escape", "help": "f1", "view": "f2", "panel": "f3", "chats": "f4", "set": "f5"},
+    **{"clear": "ctrl+n", "regen": "ctrl+r", "copy": "ctrl+y", "reasoning": "ctrl+o"},
+    **{"editor": "ctrl+g", "page-up": "pageup", "page-down": "pagedown", "end": "ctrl+end"},
+    **{"palette": "ctrl+p", "exit": "ctrl+q"},
+}
+"""What is pressed if nothing else is chosen, by the name of the command."""
+LABELS = {
+    **{"stop": "Stop", "help": "Help", "view": "View", "panel": "Panel", "chats": "Chats"},
+    **{"set": "Settings", "clear": "New", "regen": "Again", "palette": "Menu", "exit": "Quit"},
+}
+"""What the footer calls those that are there."""
 BINDINGS = tuple(
     # With priority, so that a key the user chose is not the text area's.
     Binding(
-        each.key,
-        f"command({each.name!r})",
-        each.label,
-        id=each.name,
-        tooltip=each.summary,
+        key,
+        f"command({name!r})",
+        LABELS.get(name, ""),
+        id=name,
+        tooltip=BY_NAME[name].summary,
         priority=True,
-        show=bool(each.label),
+        show=name in LABELS,
     )
-    for each in COMMANDS
-    if each.key
+    for name, key in KEYS.items()
 )
 
 

@@ -9,10 +9,8 @@ from textual.keys import Keys, key_to_character
 
 from metasd_local.errors import ConfigError
 from metasd_local.options import nearest_hint
-from tui.commands import ALIASES, COMMANDS
+from tui.commands import ALIASES, KEYS
 
-KEYS = {command.name: command.key for command in COMMANDS if command.key}
-"""What is pressed if nothing else is chosen, by the name of the command."""
 FIXED = ("enter", "ctrl+j", "ctrl+m", "shift+enter", "alt+enter", "up", "down", "left", "right")
 """Keys that type or move, which nobody may give another meaning."""
 MODIFIERS = {"ctrl", "alt", "shift", "super", "hyper", "meta"}

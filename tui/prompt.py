@@ -22,9 +22,7 @@ class Prompt(TextField):
         text: str
 
     def __init__(self) -> None:
-        super().__init__(
-            placeholder="Ask something · Enter sends, Ctrl+J begins a line, /help",
-        )
+        super().__init__(placeholder="Ask something · Enter sends, Ctrl+J begins a line, /help")
         # A cursor that blinks draws the screen twice a second, also when nothing happens.
         self.cursor_blink = False
         self.past: list[str] = []

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 
 def chat(
-    options: Options,
-    words: Sequence[str],
-    around: Surroundings,
-    *,
-    policies: Sequence[str] = (),
+    options: Options, words: Sequence[str], around: Surroundings, *, policies: Sequence[str] = ()
 ) -> int:
     """Open the chat and return when it is left; policies: names to complete."""
     options = dataclasses.replace(options, pool=words[0] if words else options.pool)

@@ -32,8 +32,8 @@ from metasd_local.session import Session, Setup
 from metasd_local.templates.chat_template import ChatTemplate
 from metasd_local.verify import Greedy
 from tui.app import ChatApp
+from tui.commands import KEYS
 from tui.desk import Desk
-from tui.keys import KEYS
 
 CONTROLS = ("<|end|>", "<|user|>", "<|assistant|>", "<think>", "</think>")
 TEMPLATE = (

@@ -9,8 +9,8 @@ import pytest
 from metasd_local.config import load_keys, load_options
 from metasd_local.errors import ConfigError
 from tests.tui.scripted_pool import ScriptedPool, chat_on
-from tui.commands import BY_NAME
-from tui.keys import KEYS, key_name, read_keymap
+from tui.commands import BY_NAME, KEYS
+from tui.keys import key_name, read_keymap
 
 
 def test_what_is_not_said_stays() -> None:

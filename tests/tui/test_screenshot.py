@@ -6,7 +6,7 @@ import html
 import platform
 
 from tests.tui.screenshot import PICTURE, QUESTIONS
-from tui.commands import COMMANDS
+from tui.commands import LABELS
 from tui.help import COLUMNS
 
 MOST_BYTES = 120_000
@@ -19,8 +19,8 @@ def test_the_picture_shows_what_the_chat_has_and_nothing_of_the_machine() -> Non
     shown = " ".join(html.unescape(text).replace("\xa0", " ").split())
     for name, _ in COLUMNS:
         assert name.split()[0] in shown
-    for command in COMMANDS:
-        assert command.label in shown
+    for label in LABELS.values():
+        assert label in shown
     assert QUESTIONS[-1] in shown
     assert platform.node() not in shown
     assert "/home" not in shown
