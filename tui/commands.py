@@ -131,8 +131,10 @@ COMMANDS = (
         "reasoning", "open or fold the reasoning", lambda app, _: app.transcript.toggle_reasoning()
     ),
     Command("editor", "write the question in $VISUAL or $EDITOR", actions.write_outside),
-    Command("page-up", "scroll up", lambda app, _: app.transcript.turn_page(-1)),
-    Command("page-down", "scroll down", lambda app, _: app.transcript.turn_page(1)),
+    Command("page-up", "scroll up", lambda app, _: app.transcript.scroll_page_up(animate=False)),
+    Command(
+        "page-down", "scroll down", lambda app, _: app.transcript.scroll_page_down(animate=False)
+    ),
     Command("end", "go to the end and follow the text", lambda app, _: app.transcript.follow()),
     Command(
         "palette", "all commands, themes, screenshot", lambda app, _: app.action_command_palette()

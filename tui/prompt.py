@@ -128,22 +128,20 @@ class Prompt(TextField):
 
     def _complete(self) -> None:
         """Complete a line as far as it is clear, then offer one candidate after the other."""
-        if self.text in self._offered:
-            index = self._offered.index(self.text) + 1
-            self._offer_one(self._offered, index % len(self._offered))
-            return
-        candidates = self.candidates(self.text)
-        common = candidates[0] if candidates else ""
-        while not all(candidate.startswith(common) for candidate in candidates):
-            common = common[:-1]
-        if len(common) > len(self.text):
-            self.put(common)
-        elif candidates:
-            self._offer_one(candidates, 0)
-
-    def _offer_one(self, candidates: Sequence[str], index: int) -> None:
-        self.put(candidates[index])
-        self._offered = candidates
+        offered, index = self._offered, 0
+        if self.text in offered:
+            index = (offered.index(self.text) + 1) % len(offered)
+        else:
+            offered = self.candidates(self.text)
+            common = offered[0] if offered else ""
+            while not all(each.startswith(common) for each in offered):
+                common = common[:-1]
+            if len(common) > len(self.text):
+                self.put(common)
+                return
+        if offered:
+            self.put(offered[index])
+            self._offered = offered
 
     def action_cursor_up(self, select: bool = False) -> None:
         """Go up; from the first line, back in the history."""

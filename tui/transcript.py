@@ -112,10 +112,6 @@ class Transcript(ScrollView, can_focus=False):
         self.follows = True
         self._arrange()
 
-    def turn_page(self, direction: int) -> None:
-        """Scroll by what is visible, up with -1 and down with 1."""
-        self.scroll_relative(y=direction * self.size.height, animate=False)
-
     def release_anchor(self) -> None:
         """Stay here: the user scrolls."""
         super().release_anchor()
