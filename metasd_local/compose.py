@@ -14,19 +14,19 @@ from pathlib import Path
 from metasd_local.backend.llama import LlamaModel, LlamaWeights
 from metasd_local.backend.llama_sampler import LlamaSampler
 from metasd_local.backend.loader import MAX_ROWS, Loader, costs_key
-from metasd_local.backend.placement import Placement, draft_context
+from metasd_local.backend.placement import draft_context
 from metasd_local.backend.threads import thread_budget
 from metasd_local.busy import BusyMeter
 from metasd_local.costs import SLOW, TokenCosts, measure_curve, measure_token
 from metasd_local.drafters.model import EVALUATED_ROWS, ModelDrafter
 from metasd_local.drafters.ngram import NgramDrafter
 from metasd_local.engine import Engine
-from metasd_local.errors import BackendError, IncompatibleVocabulary, ModelError
-from metasd_local.fit import check_drafter, load_target
+from metasd_local.errors import BackendError, ModelError
+from metasd_local.fit import load_pool
 from metasd_local.kept import COSTS_FILE, PROFILE_FILE, Kept
 from metasd_local.options import Options
 from metasd_local.plan import Plan, Sources, make_plan
-from metasd_local.pools.local import LocalDrafter, LocalPool, find_pool, remember_pool
+from metasd_local.pools.local import LocalPool, find_pool, remember_pool
 from metasd_local.protocols import NGRAM, Drafter, Scheme
 from metasd_local.session import Session, Setup
 from metasd_local.templates.chat_template import ChatTemplate
@@ -211,9 +211,9 @@ def open_pool(
 def _load(
     loader: Loader, pool: LocalPool, sources: Sources, options: Options, costs_path: Path | None
 ) -> Models:
-    weights, placement = load_target(loader, pool.target, sources.models, options, costs_path)
-    layers = placement.gpu_layers
-    target = loader.open(weights, placement.context_size, max_rows=MAX_ROWS)
+    opened, placement = load_pool(loader, pool.target, sources.models, options, costs_path)
+    weights, layers, context = opened.target, placement.gpu_layers, placement.context_size
+    target = loader.open(weights, context, max_rows=MAX_ROWS)
     info, notices = weights.info, list(sources.notices)
     if placement.advice:
         notices.append(f"{pool.name} hardly fits into memory: {placement.advice}")
@@ -225,38 +225,26 @@ def _load(
     drafters: list[Drafter] = []
     drafter_weights: dict[str, LlamaWeights] = {}
     for source in sources.models:
+        name = source.name
         try:
-            loaded, drafter = _load_drafter(loader, source, weights, placement)
+            if name in opened.failures:
+                raise opened.failures[name]
+            loaded = opened.drafters[name]
+            size = draft_context(context, loaded.info.trained_context)
+            model = loader.open(loaded, size, max_rows=EVALUATED_ROWS)
         except (ModelError, BackendError) as error:
             if sources.are_required:
-                raise type(error)(f"drafter {source.name}: {error}") from error
-            notices.append(f"drafter {source.name} is not used: {error}")
+                raise type(error)(f"drafter {name}: {error}") from error
+            notices.append(f"drafter {name} is not used: {error}")
         else:
-            drafters.append(drafter)
-            drafter_weights[source.name] = loaded
+            vocab_size = weights.vocabulary.size
+            drafter_weights[name] = loaded
+            drafters.append(
+                ModelDrafter(name, model, target_vocab_size=vocab_size, max_rows=EVALUATED_ROWS)
+            )
     if sources.has_ngram:
         drafters.append(NgramDrafter(NGRAM))
     return Models(weights, layers, target, drafters, drafter_weights, notices)
-
-
-def _load_drafter(
-    loader: Loader, source: LocalDrafter, target: LlamaWeights, placement: Placement
-) -> tuple[LlamaWeights, Drafter]:
-    """Load a drafter that fits its target; raise ModelError if it cannot be used."""
-    is_on_gpu = source.name in placement.drafters_on_gpu
-    weights = loader.load(source.path, None if is_on_gpu else 0)
-    for result in check_drafter(target, weights):
-        if not result.holds:
-            raise IncompatibleVocabulary(
-                f"it does not fit its target, by the rule {result.rule}: {result.detail}; choose "
-                "another drafter"
-            )
-    size = draft_context(placement.context_size, weights.info.trained_context)
-    model = loader.open(weights, size, max_rows=EVALUATED_ROWS)
-    target_vocab_size = target.vocabulary.size
-    return weights, ModelDrafter(
-        source.name, model, target_vocab_size=target_vocab_size, max_rows=EVALUATED_ROWS
-    )
 
 
 def _make_scheme(plan: Plan, vocab_size: int) -> Scheme:

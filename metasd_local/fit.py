@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,12 @@ from metasd_local.backend.loader import Loader, costs_key, reckon, room
 from metasd_local.backend.placement import Need, Placement, place
 from metasd_local.costs import read_curve
 from metasd_local.drafters.vocabulary import RuleResult, check_vocabulary
-from metasd_local.errors import ModelError
+from metasd_local.errors import BackendError, IncompatibleVocabulary, ModelError
 from metasd_local.options import Options
 from metasd_local.pools.local import LocalDrafter
+
+TARGET = ""
+"""Stands for the target among names of drafters."""
 
 
 def check_drafter(target: LlamaWeights, drafter: LlamaWeights) -> tuple[RuleResult, ...]:
@@ -48,6 +51,17 @@ class Fit:
     """What may be taken of the GPUs."""
 
 
+@dataclass(frozen=True, slots=True)
+class PoolWeights:
+    """The files of a pool, opened."""
+
+    target: LlamaWeights
+    drafters: dict[str, LlamaWeights]
+    """Those that fit a target that can have drafters."""
+    failures: dict[str, ModelError | BackendError]
+    """Of the other drafters."""
+
+
 def fit_pool(
     target: LlamaWeights,
     drafters: Mapping[str, LlamaWeights],
@@ -55,7 +69,7 @@ def fit_pool(
     num_threads: int,
     costs_path: Path | None,
 ) -> Fit:
-    """Place simulated models: the target on the GPU as far as it fits, if there is one.
+    """Place opened models: the target on the GPU as far as it fits, if there is one.
 
     costs_path: file of costs measured before. Raises BackendError.
     """
@@ -77,26 +91,58 @@ def fit_pool(
     return Fit(placement, need, needs, main_bytes, gpu_bytes)
 
 
-def load_target(
+def load_pool(
     loader: Loader,
     path: Path,
     drafters: Sequence[LocalDrafter],
     options: Options,
     costs_path: Path | None,
-) -> tuple[LlamaWeights, Placement]:
-    """Load the target where `fit_pool` puts it. Raises what `LlamaWeights` raises, and its own."""
+) -> tuple[PoolWeights, Placement]:
+    """Load a target and its drafters where `fit_pool` puts them.
+
+    Raises what `LlamaWeights` raises of the target, and BackendError.
+    """
+
+    def place_opened(opened: PoolWeights) -> Placement:
+        target, usable = opened.target, opened.drafters
+        return fit_pool(target, usable, options, loader.num_threads, costs_path).placement
+
+    if options.gpu_layers == 0 or not room()[1]:
+        opened = _open_all(path, drafters, lambda _, path: loader.load(path, 0))
+        return opened, place_opened(opened)
     with ExitStack() as resources:
 
-        def simulate(path: Path) -> LlamaWeights:
+        def simulate(_: str, path: Path) -> LlamaWeights:
             return resources.enter_context(closing(LlamaWeights(path, is_simulated=True)))
 
-        target = simulate(path)
-        usable = {}
-        for drafter in drafters:
-            with suppress(ModelError):  # told where it is loaded
-                usable[drafter.name] = simulate(drafter.path)
-        found = fit_pool(target, usable, options, loader.num_threads, costs_path)
-    return loader.load(path, found.placement.gpu_layers), found.placement
+        placement = place_opened(_open_all(path, drafters, simulate))
+    layers: dict[str, int | None] = dict.fromkeys(placement.drafters_on_gpu)
+    layers[TARGET] = placement.gpu_layers
+    return _open_all(
+        path, drafters, lambda name, path: loader.load(path, layers.get(name, 0))
+    ), placement
+
+
+def _open_all(
+    path: Path, drafters: Sequence[LocalDrafter], open_file: Callable[[str, Path], LlamaWeights]
+) -> PoolWeights:
+    target = open_file(TARGET, path)
+    opened = PoolWeights(target, {}, {})
+    for drafter in drafters if target.info.rollback == "exact" else ():
+        try:
+            weights = open_file(drafter.name, drafter.path)
+            for result in check_drafter(target, weights):
+                if not result.holds:
+                    weights.close()
+                    raise IncompatibleVocabulary(
+                        f"it does not fit its target, by the rule {result.rule}: {result.detail}; "
+                        "choose another drafter"
+                    )
+        except (ModelError, BackendError) as error:
+            opened.failures[drafter.name] = error
+        else:
+            opened.drafters[drafter.name] = weights
+    return opened
 
 
 def _better_on_cpu(

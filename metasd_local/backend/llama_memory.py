@@ -49,7 +49,7 @@ def context_parameters(context_size: int, max_rows: int, num_threads: int) -> An
 
 
 def memory_figures(model: int, name: str, context_size: int, max_rows: int) -> MemoryFigures:
-    """Return what a token memory would take, for weights that were loaded as a simulation.
+    """Return what a token memory takes, by making one; of simulated weights it takes nothing.
 
     Raises BackendError.
     """

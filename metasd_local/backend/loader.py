@@ -18,8 +18,8 @@ from metasd_local.model_files import size_of_parts
 
 MAX_ROWS = 33
 """Most logits rows of a target: the widest batch of a measured cost curve."""
-SIMULATED_CONTEXTS = (512, 4096)
-"""What a model takes is linear in its context."""
+RECKONED_CONTEXTS = (512, 1024)
+"""What a model takes is linear in its context; small ones are made quickly of real weights."""
 
 
 class Loader:
@@ -89,10 +89,10 @@ def room() -> tuple[int, int]:
 
 
 def reckon(name: str, weights: LlamaWeights) -> Need:
-    """Return what a model takes by llama.cpp's own reckoning, from simulated weights."""
-    small, large = SIMULATED_CONTEXTS
+    """Return what a model takes by llama.cpp's own reckoning."""
+    small, large = RECKONED_CONTEXTS
     low, high = (
-        memory_figures(weights.pointer, name, size, MAX_ROWS) for size in SIMULATED_CONTEXTS
+        memory_figures(weights.pointer, name, size, MAX_ROWS) for size in RECKONED_CONTEXTS
     )
     bytes_per_token = max(high.total_bytes - low.total_bytes, 0) // (large - small)
     return Need(

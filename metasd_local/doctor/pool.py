@@ -65,7 +65,8 @@ class PoolExamination:
                 report.add(
                     "ok", "drafters", f"{len(usable)} of {len(self._drafters)} keep every rule"
                 )
-            fit = self._fit(target, usable) if target is not None else None
+            drafting = usable if report.rollback == "exact" else {}
+            fit = self._fit(target, drafting) if target is not None else None
         if self._meter.measures:
             self._check_sums()
         if target is not None and fit is not None and report.ready and report.rollback == "exact":

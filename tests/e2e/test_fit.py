@@ -47,7 +47,7 @@ def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def place(pool: LocalPool, options: Options, costs: Path | None = None) -> Placement:
     with ExitStack() as resources:
         loader = Loader(resources=resources, num_threads=1, on_progress=None, paths=[])
-        _, placement = fit.load_target(loader, pool.target, pool.drafters, options, costs)
+        _, placement = fit.load_pool(loader, pool.target, pool.drafters, options, costs)
     return placement
 
 
