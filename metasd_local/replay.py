@@ -36,10 +36,8 @@ def record(
     plain_s: what a single token costs the target now. Raises MetasdError.
     """
     setup = session.setup
-    same = ("pool", "policy", "scheme", "device", "threads", "drafters", "context_size")
-    values = {name: getattr(setup, name) for name in same}
     sampling = dataclasses.asdict(setup.sampling)
-    trace.write(Asked(question=question, seed=seed, sampling=sampling, **values))
+    trace.write(Asked(question=question, seed=seed, sampling=sampling, **_shared(setup)))
     for event in events:
         trace.write(event)
         if isinstance(event, PromptRead):
@@ -202,15 +200,12 @@ class Replay:
             for name, value in first.sampling.items()
             if name in default
         }
-        return Setup(
-            pool=f"{first.pool} (replay)",
-            policy=first.policy,
-            scheme=first.scheme,
-            sampling=SamplerSettings(**sampling),
-            device=first.device,
-            threads=first.threads,
+        setup = Setup(**_shared(first), sampling=SamplerSettings(**sampling))
+        return dataclasses.replace(
+            setup,
+            pool=f"{setup.pool} (replay)",
             drafters=tuple(dict.fromkeys(arm for asked in self._asked for arm in asked.drafters)),
-            context_size=max(1, first.context_size),
+            context_size=max(1, setup.context_size),
         )
 
     def restore(self, *_: object) -> None:
@@ -243,6 +238,13 @@ class Replay:
 
 
 _UNKNOWN = Asked(NO_QUESTION, 0, "trace", "-", "-", {}, "-", 0, (), 1)
+
+
+def _shared(known: Asked | Setup) -> dict[str, Any]:
+    """Return the fields that a setup and the record of a question have alike."""
+    own = ("question", "seed", "sampling")
+    names = [each.name for each in dataclasses.fields(Asked) if each.name not in own]
+    return {name: getattr(known, name) for name in names}
 
 
 def _seconds(event: Event) -> float:
