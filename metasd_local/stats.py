@@ -79,11 +79,6 @@ class Snapshot:
         return _ratio(self.accepted, self.drafted)
 
     @property
-    def mean_accepted_length(self) -> float | None:
-        """Return emitted / rounds."""
-        return _ratio(self.emitted, self.rounds)
-
-    @property
     def overhead_share(self) -> float | None:
         """Return the share of seconds_decode spent outside llama.cpp."""
         if self.seconds_inside is None:

@@ -68,12 +68,8 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._pending = ""
         self._final: list[TextPiece] = []
-        self._has_ended = False
-
-    @property
-    def has_ended(self) -> bool:
-        """Tell whether an end token or a stop string ended the generation."""
-        return self._has_ended
+        self.has_ended = False
+        """Whether an end token or a stop string ended the generation; read-only to others."""
 
     def consume(self, tokens: Sequence[int]) -> int | None:
         """Read emitted tokens; return how many of them count if the generation ends in them.
@@ -81,11 +77,11 @@ class TextStream:
         The end token, or the token that completes a stop string, counts as the last one. After
         such an end nothing is held back, and nothing may be consumed any more.
         """
-        assert not self._has_ended, "the generation has ended"
+        assert not self.has_ended, "the generation has ended"
         for index, token in enumerate(tokens):
             if self._vocabulary.is_end(token):
                 self._flush()
-                self._has_ended = True
+                self.has_ended = True
             elif token in self._mark_tokens:
                 if self._may_open:
                     self._pending = self._pending.lstrip()
@@ -95,7 +91,7 @@ class TextStream:
                 self._pending += self._decoder.decode(self._vocabulary.piece(token))
                 if self._stop_strings:  # only they ask which token completed what
                     self._scan()
-            if self._has_ended:
+            if self.has_ended:
                 return index + 1
         self._scan()
         return None
@@ -112,7 +108,7 @@ class TextStream:
 
     def _flush(self) -> None:
         """Give up waiting: bytes of an unfinished character become U+FFFD."""
-        if self._has_ended:
+        if self.has_ended:
             return  # what follows a stop string is not text
         self._pending += self._decoder.decode(b"", final=True)
         self._scan()
@@ -124,7 +120,7 @@ class TextStream:
         if is_open_text and not self._stop_strings:
             self._emit(len(self._pending))
             return
-        while not self._has_ended:
+        while not self.has_ended:
             if self._skips_space:
                 self._pending = self._pending.lstrip()
                 self._skips_space = not self._pending
@@ -151,7 +147,7 @@ class TextStream:
         if matches:
             self._emit(min(matches)[1])
             self._pending = ""
-            self._has_ended = True
+            self.has_ended = True
         elif not (opening and opening.startswith(visible)):
             self._may_open = False
             self._emit(len(self._pending) - _overlap(self._pending, self._stop_strings))

@@ -102,13 +102,6 @@ class TraceWriter:
         return MetasdError(f"{self._file.name}: the trace is incomplete: {error.strerror}")
 
 
-def read_trace(path: Path) -> Iterator[Event]:
-    """Yield the events of a trace; see `read_entries`."""
-    for _, entry in read_entries(path):
-        if not isinstance(entry, Asked | Known):
-            yield entry
-
-
 def read_entries(path: Path) -> Iterator[tuple[int, Entry]]:
     """Yield everything in a trace with the numbers of its lines.
 

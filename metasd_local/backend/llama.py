@@ -17,7 +17,7 @@ from llama_cpp import llama_cpp as api
 
 from metasd_local.backend.gguf import check_gguf
 from metasd_local.backend.library import LoadProgress, c_library, open_library
-from metasd_local.backend.llama_info import ModelInfo, read_info, refusal
+from metasd_local.backend.llama_info import read_info, refusal
 from metasd_local.backend.llama_memory import BATCH_SIZE, context_parameters
 from metasd_local.backend.llama_vocabulary import LlamaVocabulary
 from metasd_local.backend.prefix import common_prefix
@@ -82,18 +82,8 @@ class LlamaWeights:
         self.is_simulated = is_simulated
         self._pointer: int | None = pointer
         self._models: list[LlamaModel] = []
-        self._vocabulary = LlamaVocabulary(api.llama_model_get_vocab(pointer))
-        self._info = read_info(pointer, path, self._vocabulary, uses_gpu=gpu_layers != 0)
-
-    @property
-    def info(self) -> ModelInfo:
-        """What the file says of the model."""
-        return self._info
-
-    @property
-    def vocabulary(self) -> LlamaVocabulary:
-        """The file's vocabulary."""
-        return self._vocabulary
+        self.vocabulary = LlamaVocabulary(api.llama_model_get_vocab(pointer))
+        self.info = read_info(pointer, path, self.vocabulary, uses_gpu=gpu_layers != 0)
 
     @property
     def pointer(self) -> int:
@@ -115,7 +105,7 @@ class LlamaWeights:
         for model in tuple(self._models):
             model.close()
         if self._pointer is not None:
-            self._vocabulary.close()
+            self.vocabulary.close()
             api.llama_model_free(self._pointer)
             self._pointer = None
 
@@ -165,10 +155,10 @@ class LlamaModel:
             )
         log.clear()
         self._can_rewind = weights.info.rollback == "exact"
-        self._vocab_size = weights.vocabulary.size
+        self.vocab_size = weights.vocabulary.size
         self._max_rows = max_rows
         # llama.cpp rounds the context up, and cuts the batch to it.
-        self._context_size = min(context_size, int(api.llama_n_ctx_seq(self._context)))
+        self.context_size = min(context_size, int(api.llama_n_ctx_seq(self._context)))
         self._batch_size = int(api.llama_n_batch(self._context))
         self._history: list[int] = []
         self.seconds_inside = 0.0
@@ -185,23 +175,13 @@ class LlamaModel:
         self._positions = as_array(self._batch.pos, shape)
         self._wants_row = as_array(self._batch.logits, shape)
         self._wanted = (0, 0)
-        self._ramp = np.arange(self._context_size, dtype=np.int32)
+        self._ramp = np.arange(self.context_size, dtype=np.int32)
         # A prototype of our own: the bound one wraps the address in an object per call.
         prototype = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
         self._logits_address = prototype(("llama_get_logits", api._lib))
         self._views: dict[int, Logits] = {}
         self._views_address = 0
-        self._no_rows: Logits = np.empty((0, self._vocab_size), dtype=np.float32)
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of token ids."""
-        return self._vocab_size
-
-    @property
-    def context_size(self) -> int:
-        """Most tokens the memory can hold."""
-        return self._context_size
+        self._no_rows: Logits = np.empty((0, self.vocab_size), dtype=np.float32)
 
     @property
     def length(self) -> int:
@@ -287,16 +267,16 @@ class LlamaModel:
         if (
             num_tokens == 1
             and 0 <= num_rows <= 1
-            and 0 <= tokens[0] < self._vocab_size
-            and len(self._history) < self._context_size
+            and 0 <= tokens[0] < self.vocab_size
+            and len(self._history) < self.context_size
         ):
             return  # a drafter's usual step, checked at once
         if not 0 <= num_rows <= min(num_tokens, self._max_rows):
             _check_range("number of logits rows", num_rows, 0, min(num_tokens, self._max_rows))
-        if len(self._history) + num_tokens > self._context_size:
+        if len(self._history) + num_tokens > self.context_size:
             raise ContextFull(
                 f"{num_tokens} tokens after {len(self._history)} exceed the context of "
-                f"{self._context_size}; shorten the conversation or ask for a larger context"
+                f"{self.context_size}; shorten the conversation or ask for a larger context"
             )
         if not num_tokens:
             return
@@ -305,9 +285,9 @@ class LlamaModel:
         else:
             ids = np.asarray(tokens)
             lowest, highest = int(ids.min()), int(ids.max())
-        if lowest < 0 or highest >= self._vocab_size:
+        if lowest < 0 or highest >= self.vocab_size:
             raise BackendError(
-                f"token ids {lowest}..{highest} were fed; expected 0..{self._vocab_size - 1}: "
+                f"token ids {lowest}..{highest} were fed; expected 0..{self.vocab_size - 1}: "
                 "feed ids of this model's vocabulary"
             )
 
@@ -359,9 +339,9 @@ class LlamaModel:
                     f"{self._weights.info.name} computed no logits; expected a model that "
                     "generates text: choose another file"
                 )
-            count = num_rows * self._vocab_size
+            count = num_rows * self.vocab_size
             flat = np.ctypeslib.as_array((ctypes.c_float * count).from_address(address))
-            view = self._views[num_rows] = flat.reshape(num_rows, self._vocab_size)
+            view = self._views[num_rows] = flat.reshape(num_rows, self.vocab_size)
         return view
 
     def _raise_failure(self, status: int, num_tokens: int) -> None:

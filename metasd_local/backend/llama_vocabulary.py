@@ -29,16 +29,11 @@ class LlamaVocabulary:
         self._ends: dict[int, bool] = {}
         self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
         self.type = int(api.llama_vocab_type(pointer))
-        self._size = int(api.llama_vocab_n_tokens(pointer))
+        self.size = int(api.llama_vocab_n_tokens(pointer))
         self.adds_bos = bool(api.llama_vocab_get_add_bos(pointer))
         self.adds_eos = bool(api.llama_vocab_get_add_eos(pointer))
         self.bos = self._token_or_none(api.llama_vocab_bos(pointer))
         self.eos = self._token_or_none(api.llama_vocab_eos(pointer))
-
-    @property
-    def size(self) -> int:
-        """Number of token ids."""
-        return self._size
 
     def encode(self, text: str, *, special: bool, continues: bool = False) -> list[int]:
         """Tokenise `text`; texts of control tokens become those tokens only if `special`.
@@ -116,15 +111,15 @@ class LlamaVocabulary:
         return buffer.raw[:count]
 
     def _token_or_none(self, token: int) -> int | None:
-        return token if 0 <= token < self._size else None
+        return token if 0 <= token < self.size else None
 
     def _alive(self, token: int = 0) -> int:
         # llama.cpp ends the process when it is asked for the text of an id it does not have.
         if self._pointer is None:
             raise BackendError("the vocabulary's weights are closed; open the model again")
-        if not 0 <= token < self._size:
+        if not 0 <= token < self.size:
             raise BackendError(
-                f"token id {token} is not in the vocabulary; expected 0..{self._size - 1}"
+                f"token id {token} is not in the vocabulary; expected 0..{self.size - 1}"
             )
         return self._pointer
 

@@ -34,22 +34,12 @@ class ScriptedModel:
         fails_at: int | None = None,
     ) -> None:
         self._rule = rule
-        self._vocab_size = vocab_size
-        self._context_size = context_size
+        self.vocab_size = vocab_size
+        self.context_size = context_size
         self._interrupt = interrupt or Interrupt()
         self._fails_at = fails_at
         self._tokens: list[int] = []
         self.fed_tokens = 0
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of token ids."""
-        return self._vocab_size
-
-    @property
-    def context_size(self) -> int:
-        """Most tokens the memory can hold."""
-        return self._context_size
 
     @property
     def length(self) -> int:
@@ -71,13 +61,13 @@ class ScriptedModel:
         """Append `tokens` and return the logits after the last `num_rows` of them."""
         if self._interrupt.is_set:
             raise Cancelled("the generation was stopped")
-        if len(self._tokens) + len(tokens) > self._context_size:
-            raise ContextFull(f"{len(tokens)} more tokens do not fit into {self._context_size}")
-        rows = np.empty((num_rows, self._vocab_size), np.float32)
+        if len(self._tokens) + len(tokens) > self.context_size:
+            raise ContextFull(f"{len(tokens)} more tokens do not fit into {self.context_size}")
+        rows = np.empty((num_rows, self.vocab_size), np.float32)
         first_row = len(tokens) - num_rows
         for index, token in enumerate(tokens):
-            if not 0 <= token < self._vocab_size:
-                raise BackendError(f"token {token} is not in 0..{self._vocab_size - 1}")
+            if not 0 <= token < self.vocab_size:
+                raise BackendError(f"token {token} is not in 0..{self.vocab_size - 1}")
             self._tokens.append(token)
             if self._fails_at is not None and len(self._tokens) >= self._fails_at:
                 raise BackendError(f"scripted failure at {self._fails_at} tokens")

@@ -36,7 +36,7 @@ class ModelDrafter:
         self, name: str, model: TokenModel, *, target_vocab_size: int, max_rows: int = 1
     ) -> None:
         """`max_rows`: most tokens that one evaluation looks at, as many as `model` has rows for."""
-        self._name = name
+        self.name = name
         self._model = model
         self._max_rows = max_rows
         # Padding may give a drafter ids the target does not have: they must never be drawn.
@@ -48,11 +48,6 @@ class ModelDrafter:
         self._num_read_before = 0
         """Tokens of the context in the memory when the last draft began."""
         self._can_read = True
-
-    @property
-    def name(self) -> str:
-        """The arm's name."""
-        return self._name
 
     @property
     def seconds_inside(self) -> float:

@@ -27,7 +27,7 @@ class NgramDrafter:
     seconds_inside = 0.0
 
     def __init__(self, name: str = "ngram", *, orders: Sequence[int] = ORDERS) -> None:
-        self._name = name
+        self.name = name
         self._orders = orders
         self._tokens: list[int] = []
         self._followers: dict[tuple[int, ...], int] = {}
@@ -38,11 +38,6 @@ class NgramDrafter:
         self._matches: list[float] = []
         self._match_lengths: list[int] = []
         """Of every token read since the last evaluation."""
-
-    @property
-    def name(self) -> str:
-        """The arm's name."""
-        return self._name
 
     def begin(self, context: Sequence[int]) -> None:
         """Index `context`; what was indexed before is kept if `context` continues it."""

@@ -12,35 +12,17 @@ FIRST_COMPARED_TOKEN = 5
 class VocabularyFacts(Protocol):
     """What the check compares."""
 
-    @property
-    def size(self) -> int:
-        """Number of token ids."""
-        ...
-
-    @property
-    def type(self) -> int:
-        """The tokeniser's family, by llama.cpp's number."""
-        ...
-
-    @property
-    def adds_bos(self) -> bool:
-        """Whether `bos` stands before every text."""
-        ...
-
-    @property
-    def bos(self) -> int | None:
-        """The token that begins a sequence."""
-        ...
-
-    @property
-    def adds_eos(self) -> bool:
-        """Whether `eos` stands after every text."""
-        ...
-
-    @property
-    def eos(self) -> int | None:
-        """The token that ends a sequence."""
-        ...
+    size: int
+    type: int
+    """The tokeniser's family, by llama.cpp's number."""
+    adds_bos: bool
+    """Whether `bos` stands before every text."""
+    bos: int | None
+    """The token that begins a sequence."""
+    adds_eos: bool
+    """Whether `eos` stands after every text."""
+    eos: int | None
+    """The token that ends a sequence."""
 
     def text(self, token: int) -> str:
         """Return a token's text as stored in the file."""

@@ -88,7 +88,8 @@ class ChatTemplate:
         self._now = now
         self._moment = now()
         self._sandbox = Sandbox(source, lambda: self._moment) if source is not None else None
-        self._marks = _known_marks(source or "")
+        self.reasoning_marks = _known_marks(source or "")
+        """Those of the prompt encoded last, None if unknown; read-only to others."""
 
     def encode(
         self,
@@ -115,10 +116,10 @@ class ChatTemplate:
             settings |= {"enable_thinking": thinks, "thinking": thinks}
         self._moment = self._now()  # one moment for all renderings of a prompt
         parts = self._parts(messages, settings)
-        if self._marks is not None:
-            ends_with_opening = parts[-1].text.rstrip().endswith(self._marks.opening)
+        if self.reasoning_marks is not None:
+            ends_with_opening = parts[-1].text.rstrip().endswith(self.reasoning_marks.opening)
             is_open = ends_with_opening and not parts[-1].is_content
-            self._marks = replace(self._marks, is_open=is_open)
+            self.reasoning_marks = replace(self.reasoning_marks, is_open=is_open)
         texts, spoken = [part.text for part in parts], spoken or {}
         for index, part in enumerate(parts):
             if part.is_content and index and part.text not in spoken:
@@ -134,14 +135,6 @@ class ChatTemplate:
             )
         has_bos = tokens[: len(self._bos)] == self._bos
         return tokens if has_bos else self._bos + tokens
-
-    @property
-    def reasoning_marks(self) -> ReasoningMarks | None:
-        """How the model marks its reasoning after the prompt encoded last.
-
-        None if the template knows no such marks.
-        """
-        return self._marks
 
     def _render(self, messages: Sequence[Message], settings: Mapping[str, object]) -> str:
         assert self._sandbox is not None

@@ -20,9 +20,9 @@ import pytest
 from metasd_local.cli.surroundings import DONE, INTERRUPTED, WRONG_USAGE
 from metasd_local.events import GenerationDone, Notice, RoundDone
 from metasd_local.stats import LoopFinder
-from metasd_local.trace import read_trace
 from tests.command import metasd, metasd_here
 from tests.tiny_gguf import write_tiny_gguf
+from tests.traces import read_trace
 
 PROMPTS = [
     {"domain": "code", "prompt": "def add(a, b):\n    '''Add two numbers.'''"},

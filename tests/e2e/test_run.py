@@ -28,9 +28,9 @@ from metasd_local.kept import PROFILE_FILE
 from metasd_local.options import Options
 from metasd_local.pools.local import find_pool
 from metasd_local.session import Session
-from metasd_local.trace import read_trace
 from tests.command import metasd_here
 from tests.tiny_gguf import write_tiny_gguf
+from tests.traces import read_trace
 
 PROMPT = "Translate German to English: Ich habe einen Hund und zwei Katzen."
 POOL = find_pool("starter")

@@ -13,8 +13,9 @@ from metasd_local.errors import MetasdError
 from metasd_local.events import GenerationDone, PromptRead, RoundDone, TextPiece
 from metasd_local.options import Options
 from metasd_local.replay import Replay, read_recordings, recording
-from metasd_local.trace import TraceWriter, read_trace
+from metasd_local.trace import TraceWriter
 from tests.scripted_session import ROUND
+from tests.traces import read_trace
 from tests.tui.scripted_pool import Chat, ScriptedPool, chat_on
 from tui.app import ChatApp
 from tui.conversation import Turn

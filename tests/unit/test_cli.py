@@ -19,7 +19,6 @@ from metasd_local.errors import BackendError, Cancelled, ModelError
 from metasd_local.events import Notice, TextPiece
 from metasd_local.options import MAX_RUN_TOKENS
 from metasd_local.sampling import SamplerSettings
-from metasd_local.trace import read_trace
 from tests.scripted_session import (
     DONE_EVENT,
     EVENTS,
@@ -30,6 +29,7 @@ from tests.scripted_session import (
     Step,
     Terminal,
 )
+from tests.traces import read_trace
 
 
 def press_ctrl_c() -> None:

@@ -91,7 +91,7 @@ def test_ngram_drafts_a_repetition_to_the_full_window(greedy: Greedy) -> None:
     assert list(drafter.propose([], 5, greedy).tokens) == [7, 8, 7, 8, 7]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Facts:
     size: int = 300
     type: int = 2

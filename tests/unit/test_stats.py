@@ -77,7 +77,6 @@ def test_rates_are_ratios_of_counters() -> None:
     """Rates the JSON does not carry follow the same counters."""
     snapshot = finished_stats().snapshot
     assert snapshot.acceptance_rate == 6 / 8
-    assert snapshot.mean_accepted_length == 3.0
     assert snapshot.arms["code"].acceptance_rate == 6 / 8
     assert snapshot.arms["plain"].acceptance_rate is None
 
@@ -87,7 +86,6 @@ def test_no_rate_is_known_before_the_first_round() -> None:
     empty = Snapshot()
     assert empty.tokens_per_second is None
     assert empty.acceptance_rate is None
-    assert empty.mean_accepted_length is None
     assert empty.overhead_share is None
     assert empty.loop_share is None
 

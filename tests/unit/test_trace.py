@@ -11,7 +11,8 @@ import pytest
 
 from metasd_local.errors import MetasdError, UsageError
 from metasd_local.events import Event, GenerationDone, Notice, PromptRead, RoundDone, TextPiece
-from metasd_local.trace import Asked, Known, TraceWriter, read_entries, read_trace
+from metasd_local.trace import Asked, Known, TraceWriter, read_entries
+from tests.traces import read_trace
 
 EVENTS: list[Event] = [
     PromptRead(prompt_tokens=12, reused_tokens=3, seconds=0.1),
