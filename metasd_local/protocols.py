@@ -32,15 +32,10 @@ domains, down to 48 tokens.
 class TokenModel(Protocol):
     """A model with a rewindable memory of one token sequence."""
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of token ids; every logits row has this length."""
-        ...
-
-    @property
-    def context_size(self) -> int:
-        """Most tokens the memory can hold."""
-        ...
+    vocab_size: int
+    """Number of token ids; every logits row has this length."""
+    context_size: int
+    """Most tokens the memory can hold."""
 
     @property
     def length(self) -> int:
@@ -69,18 +64,9 @@ class TokenModel(Protocol):
         """Forget everything after the first `length` tokens; raise BackendError if impossible."""
         ...
 
-    def close(self) -> None:
-        """Free the memory; harmless when called twice."""
-        ...
-
 
 class Vocabulary(Protocol):
     """The mapping between text and token ids of one target."""
-
-    @property
-    def size(self) -> int:
-        """Number of token ids."""
-        ...
 
     def encode(self, text: str, *, special: bool, continues: bool = False) -> list[int]:
         """Tokenise `text`; texts of control tokens become those tokens only if `special`.
@@ -215,10 +201,8 @@ NO_EVIDENCE = Evidence(())
 class Drafter(Protocol):
     """A source of draft tokens for one target."""
 
-    @property
-    def name(self) -> str:
-        """The arm's name."""
-        ...
+    name: str
+    """The arm's name."""
 
     @property
     def seconds_inside(self) -> float:

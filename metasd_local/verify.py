@@ -26,14 +26,7 @@ from metasd_local.laws import (
     probability_of,
     weigh,
 )
-from metasd_local.protocols import (
-    Draft,
-    Logits,
-    NextKind,
-    Probabilities,
-    TargetSampler,
-    Verdict,
-)
+from metasd_local.protocols import Draft, Logits, NextKind, Probabilities, TargetSampler, Verdict
 from metasd_local.sampling import KeyedNoise, SamplerChain, SamplerSettings, Survivors, TokenIds
 
 Chance: TypeAlias = Callable[[Probabilities], int]

@@ -20,11 +20,6 @@ class ByteVocabulary:
         self._texts = {token: text for text, token in (self._control | self._named).items()}
         self._ends = {self._control[text] for text in ends}
 
-    @property
-    def size(self) -> int:
-        """Number of token ids."""
-        return 256 + len(self._texts)
-
     def encode(self, text: str, *, special: bool, continues: bool = False) -> list[int]:
         """Tokenise `text`; texts of control tokens become those tokens only if `special`."""
         known = self._named | (self._control if special else {})

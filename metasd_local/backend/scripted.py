@@ -82,10 +82,6 @@ class ScriptedModel:
             raise BackendError(f"cannot rewind {len(self._tokens)} tokens to {length}")
         del self._tokens[length:]
 
-    def close(self) -> None:
-        """Forget everything."""
-        self._tokens.clear()
-
 
 class ScriptedVocabulary:
     """A vocabulary of single UTF-8 bytes, followed by named control tokens.

@@ -17,13 +17,7 @@ from typing import TextIO
 
 from metasd_local.arguments import COMMANDS, Request, parse_arguments
 from metasd_local.cli.output import Output
-from metasd_local.cli.surroundings import (
-    DONE,
-    FAILED,
-    INTERRUPTED,
-    WRONG_USAGE,
-    Surroundings,
-)
+from metasd_local.cli.surroundings import DONE, FAILED, INTERRUPTED, WRONG_USAGE, Surroundings
 from metasd_local.config import config_path, load_options
 from metasd_local.errors import Cancelled, MetasdError, UsageError
 

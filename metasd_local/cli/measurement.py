@@ -22,13 +22,7 @@ from metasd_local.bench.prompts import Prompt, prompts_hash
 from metasd_local.bench.report import report_block, table_lines
 from metasd_local.bench.schedule import Bench, Wishes
 from metasd_local.busy import BusyMeter
-from metasd_local.cli.surroundings import (
-    DONE,
-    INTERRUPTED,
-    Interrupts,
-    Surroundings,
-    opened_pool,
-)
+from metasd_local.cli.surroundings import DONE, INTERRUPTED, Interrupts, Surroundings, opened_pool
 from metasd_local.costs import measure_curve
 from metasd_local.errors import Cancelled
 from metasd_local.events import Event, Notice

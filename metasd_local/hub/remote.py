@@ -33,11 +33,7 @@ from metasd_local.hub.cache import COMMIT, HASH, part_suffix, repository_folder
 try:
     from huggingface_hub import constants
     from huggingface_hub.hf_api import HfApi
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported, not in __all__
-        build_hf_headers,
-        get_session,
-        hf_raise_for_status,
-    )
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]  # exported, not in __all__
 except ValueError as error:  # of the environment
     raise DownloadError(
         f"huggingface_hub cannot start ({error}); correct or unset the variable HF_… it means"

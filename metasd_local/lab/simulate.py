@@ -17,12 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from metasd_local.costs import CostCurve
-from metasd_local.lab.replays import (
-    CATCH_UP_SHARE,
-    DRAFT_SHARE,
-    WINDOW,
-    Replay,
-)
+from metasd_local.lab.replays import CATCH_UP_SHARE, DRAFT_SHARE, WINDOW, Replay
 from metasd_local.lab.traces import arm_names, draw_trace
 from metasd_local.protocols import PLAIN, Policy
 

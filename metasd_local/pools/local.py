@@ -13,13 +13,7 @@ from metasd_local.hub.cache import find_cached, find_local
 from metasd_local.hub.repository import HubFile, parse_repository
 from metasd_local.model_files import size_of_parts
 from metasd_local.options import nearest_hint
-from metasd_local.pools.catalogue import (
-    DEFAULT_POOL,
-    Catalogue,
-    Pool,
-    Source,
-    read_catalogue,
-)
+from metasd_local.pools.catalogue import DEFAULT_POOL, Catalogue, Pool, Source, read_catalogue
 from metasd_local.protocols import NGRAM
 from metasd_local.sampling import SamplerSettings
 from metasd_local.state import read_state, write_entry

@@ -103,11 +103,13 @@ def test_a_file_without_a_first_token_has_no_text_for_it(tmp_path: Path) -> None
 
 
 def test_the_protocols_are_kept(attention: LlamaWeights) -> None:
-    model: TokenModel = open_model(attention)
+    opened = open_model(attention)
+    model: TokenModel = opened
     vocabulary: Vocabulary = attention.vocabulary
-    assert model.vocab_size == vocabulary.size == 320
+    assert vocabulary.encode("", special=False) == []
+    assert model.vocab_size == attention.vocabulary.size == 320
     assert (model.context_size, model.length) == (CONTEXT_SIZE, 0)
-    model.close()
+    opened.close()
 
 
 @pytest.mark.parametrize("text", ["", "plain", "the étude 日本 🙂\n\t", "a\0b", "<|end|>"])

@@ -51,7 +51,11 @@ def place(pool: LocalPool, options: Options, costs: Path | None = None) -> Place
     return placement
 
 
-def test_without_a_gpu_nothing_is_placed_on_one(pool: LocalPool) -> None:
+def test_without_a_gpu_nothing_is_placed_on_one(
+    pool: LocalPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a file opened once more as a simulation: of a large vocabulary that takes long."""
+    monkeypatch.setattr(fit, "LlamaWeights", None)
     placement = place(pool, Options())
     assert placement.gpu_layers == 0
     assert not placement.drafters_on_gpu

@@ -27,11 +27,6 @@ class ChunkVocabulary:
         self._pieces = [b""] * len(control)
         self._control = list(control)
 
-    @property
-    def size(self) -> int:
-        """Number of token ids so far."""
-        return len(self._pieces)
-
     def add(self, piece: bytes | str) -> int:
         """Return a token for a piece; a control text gives its control token."""
         if isinstance(piece, str) and piece in self._control:
