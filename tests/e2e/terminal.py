@@ -178,6 +178,14 @@ class Terminal:
                     self.type(pressing)
         return self.screen
 
+    def let_pass(self, is_over: Callable[[], bool]) -> None:
+        """Look at nothing until it is over, as looking takes time from the program; then at all."""
+        passed: list[bytes] = []
+        while not is_over():
+            if select.select([self._primary], [], [], WAIT_S)[0]:
+                passed.append(os.read(self._primary, 65536))
+        self.screen.feed(self._decoder.decode(b"".join(passed)))
+
     def type(self, text: str) -> None:
         """Press keys."""
         os.write(self._primary, text.encode())

@@ -33,7 +33,7 @@ MAX_TOKENS = 128
 CLEAR = "/clear"
 TITLE = "a long conversation"
 F4, ENTER, LEAVE, DELETE = "\x1bOS", "\r", "\x11", "\x7f"
-LINE = re.compile(r"^ \d+ tokens?\b.* tok/s", re.MULTILINE)
+LINE = re.compile(r"^ \d+ tokens?[^│\n]* tok/s", re.MULTILINE)
 """What stands under an answer."""
 GAIN = re.compile(r"~([+-]\d+)%")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -123,7 +123,7 @@ def key_delays_s(home: Path, pool: Sequence[str]) -> list[float]:
 def answers(trace: Path) -> list[tuple[int, float]]:
     """Return tokens and seconds of every answer in a trace, as far as it is written."""
     found, emitted = [], 0
-    whole = trace.read_text(encoding="utf-8").rpartition("\n")[0] if trace.exists() else ""
+    whole = trace.read_text(encoding="utf-8").rpartition("\n")[0]
     for event in map(json.loads, whole.splitlines()):
         if event["event"] == "RoundDone":
             emitted += len(event["emitted"])
@@ -131,6 +131,13 @@ def answers(trace: Path) -> list[tuple[int, float]]:
             found.append((emitted, event["seconds_decode"]))
             emitted = 0
     return found
+
+
+def has_ended(trace: Path, size_bytes: int) -> bool:
+    """Tell whether an answer has ended in what was added to a trace since it had that size."""
+    with trace.open("rb") as file:
+        file.seek(size_bytes)
+        return b'"GenerationDone"' in file.read()
 
 
 def shows_answer(trace: Path, number: int, screen: Screen) -> bool:
@@ -144,12 +151,15 @@ def with_screen(
 ) -> tuple[list[float], list[float]]:
     """Return tokens per second, and the gains shown, of one conversation on the screen."""
     trace, gains = home / f"{time.time_ns()}.jsonl", []
+    trace.touch()
     with chat(home, *options, f"--trace={trace}") as terminal:
         terminal.until(is_ready)
         for number, prompt in enumerate(prompts, start=1):
             terminal.type(f"{CLEAR}{ENTER}")
             terminal.until(lambda screen: is_ready(screen) and not LINE.search(screen.text))
+            size_bytes = trace.stat().st_size
             terminal.type(f"\x1b[200~{prompt}\x1b[201~{ENTER}")
+            terminal.let_pass(partial(has_ended, trace, size_bytes))
             terminal.until(partial(shows_answer, trace, number))
             shown = GAIN.search(terminal.screen.text)
             gains.append(float(shown[1]) if shown else math.nan)
