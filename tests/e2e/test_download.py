@@ -8,7 +8,6 @@ import logging
 import os
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Barrier, Event
 
@@ -41,17 +40,10 @@ from tests.hub_client import (
     failures,
     fetch,
     is_complete,
-    online_hub,
     parts,
     start_fetch,
 )
 from tests.hub_server import REPO, Asked, Fault, HubServer, sha256
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    with online_hub(tmp_path / "home", monkeypatch) as server:
-        yield server
 
 
 def test_a_file_arrives_where_other_tools_look(hub: HubServer) -> None:

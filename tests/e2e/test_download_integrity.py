@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
@@ -22,16 +21,9 @@ from tests.hub_client import (
     failures,
     fetch,
     is_complete,
-    online_hub,
     parts,
 )
 from tests.hub_server import REPO, Fault, HubServer, sha256
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    with online_hub(tmp_path / "home", monkeypatch) as server:
-        yield server
 
 
 @pytest.mark.parametrize("name", [NAME, "small.gguf"])

@@ -193,6 +193,14 @@ class Chat:
         await self.type(text)
         await self.until(lambda: not self.app.desk.is_busy and not self.app.is_drawing)
 
+    async def regenerate_and_stop(self, pool: ScriptedPool) -> None:
+        """Ask for the last answer again, and stop before its first word."""
+        pool.hold_at = 0
+        await self.pilot.press("ctrl+r")
+        await self.until(pool.is_held.is_set)
+        await self.pilot.press("escape")
+        await self.until(lambda: not self.app.desk.is_busy and not self.app.is_drawing)
+
     @property
     def notices(self) -> str:
         """Return what is said beside the prompt."""

@@ -46,11 +46,7 @@ async def test_a_regeneration_stopped_at_once_leaves_the_old_answer(tmp_path: Pa
     pool = ScriptedPool()
     async with chat_on(pool, tmp_path) as chat:
         await chat.ask("one")
-        pool.hold_at = 0
-        await chat.pilot.press("ctrl+r")
-        await chat.until(pool.is_held.is_set)
-        await chat.pilot.press("escape")
-        await chat.until(lambda: not chat.app.desk.is_busy and not chat.app.is_drawing)
+        await chat.regenerate_and_stop(pool)
         assert chat.app.desk.chat.turns[0].answer == "You said: one"
         assert "You said: one" in chat.screen()
         assert chat.app.prompt.text == ""

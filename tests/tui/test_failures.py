@@ -166,11 +166,7 @@ async def test_notes_stay_where_they_are_until_another_conversation_is_shown(
         await chat.ask("one")
         chat.app.transcript.draw(Changes(errors=[ModelError("a failure")]), chat.app.desk)
         await chat.ask("two")
-        pool.hold_at = 0
-        await chat.pilot.press("ctrl+r")
-        await chat.until(pool.is_held.is_set)
-        await chat.pilot.press("escape")
-        await chat.until(lambda: not chat.app.desk.is_busy and not chat.app.is_drawing)
+        await chat.regenerate_and_stop(pool)
         pool.hold_at = None
         assert len(places()) == 4
         assert places() == sorted(places())
