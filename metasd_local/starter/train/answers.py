@@ -177,13 +177,16 @@ def write_answers(
     partial.replace(path)
 
 
-def _without_loop(part: Answers) -> Answers:
+def loop_start(part: Answers) -> int | None:
+    """Return the position in one prompt and answer where the answer starts to loop, or None."""
     num_prompt = int((part.probs[:, 0] == 0).sum())
     loops = LoopFinder(part.tokens[:num_prompt].tolist())
     loops.add(part.tokens[num_prompt:].tolist())
-    if loops.start is None:
-        return part
-    end = num_prompt + loops.start
+    return None if loops.start is None else num_prompt + loops.start
+
+
+def _without_loop(part: Answers) -> Answers:
+    end = loop_start(part)
     return Answers(part.tokens[:end], part.leading[:end], part.probs[:end])
 
 

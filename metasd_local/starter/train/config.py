@@ -117,6 +117,20 @@ class AnswerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """Training the target against its own loops."""
+
+    num_rounds: int
+    """Times that looping answers are collected and trained on, all rounds' together; 0: none."""
+    max_prompts: int
+    """Prompts answered per domain and round."""
+    max_answers: int
+    """Looping answers per domain and round at most."""
+    weight: float
+    """Weight of the part of a step that shows loops; a part that shows text weighs 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExportSettings:
     """The GGUF files."""
 
@@ -145,9 +159,12 @@ class Config:
     """A drafter, trained on text, that the target is grown from; empty: random or warm start."""
     target: ModelShape
     fit_target: FitSettings
+    fit_loops: FitSettings
+    """Further training of the target, with loops in the last part of every step."""
     fit_drafter: FitSettings
     distil_drafter: FitSettings
     """Second training of a drafter, on the target's answers."""
+    loops: LoopSettings
     answers: AnswerSettings
     export: ExportSettings
     domains: Mapping[str, DomainSettings]
@@ -191,8 +208,10 @@ def load_config(path: Path, *, has_cuda: bool) -> Config:
                     {**model.get("common", {}), **model.get("target", {})},
                 ),
                 "fit_target": _build(FitSettings, f"{path}: fit.target", fit.get("target", {})),
+                "fit_loops": _build(FitSettings, f"{path}: fit.loops", fit.get("loops", {})),
                 "fit_drafter": _build(FitSettings, f"{path}: fit.drafter", fit.get("drafter", {})),
                 "distil_drafter": _build(FitSettings, f"{path}: fit.distil", fit.get("distil", {})),
+                "loops": _build(LoopSettings, f"{path}: loops", tables.pop("loops", {})),
                 "answers": _build(AnswerSettings, f"{path}: answers", tables.pop("answers", {})),
                 "export": _build(ExportSettings, f"{path}: export", tables.pop("export", {})),
                 "domains": {

@@ -57,6 +57,19 @@ def distillation_loss(
     return per_token.sum() / counted.sum().clamp_min(1)
 
 
+def unlikelihood_loss(model: Llama, windows: Tensor, is_repeated: Tensor, bfloat16: bool) -> Tensor:
+    """Return the mean of -log(1 - probability) of the repeated tokens of windows, in nats.
+
+    windows, is_repeated: (batch, window + 1); without a repeated token the mean is 0.
+    Source: Welleck et al., arXiv 1908.04319, equation 4, on sequences of the model's own.
+    """
+    counted = is_repeated[:, 1:]
+    with torch.autocast(windows.device.type, dtype=torch.bfloat16, enabled=bfloat16):
+        logits = model.head(model.hidden(windows[:, :-1])[counted]).float()
+    probs = logits.softmax(dim=-1).gather(-1, windows[:, 1:][counted].unsqueeze(-1))
+    return -(1.0 - probs).clamp_min(SMALLEST_REST).log().sum() / counted.sum().clamp_min(1)
+
+
 def held_out_loss(
     model: Llama, windows: NDArray[np.int64], bfloat16: bool, prompt_weight: float
 ) -> float:

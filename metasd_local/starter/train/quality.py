@@ -14,10 +14,9 @@ from statistics import fmean
 
 from tokenizers import Tokenizer
 
-from metasd_local.starter.train.answers import Generator
+from metasd_local.starter.train.answers import Generator, loop_start
 from metasd_local.starter.train.config import AnswerSettings
 from metasd_local.starter.train.data import ASSISTANT, encode_prompt
-from metasd_local.stats import LoopFinder
 
 MAX_ORDER = 6
 RECALL_WEIGHT = 2.0
@@ -58,7 +57,7 @@ def measure(
                 answer = tokenizer.decode(tokens[begin:])
                 kind, value = score(prompt, reference, answer)
                 scores.setdefault(kind, []).append(value)
-                loops.append(_loops(tokens[:begin], tokens[begin:]))
+                loops.append(loop_start(part) is not None)
                 lengths.append(len(tokens) - begin)
                 if len(loops) <= NUM_SAMPLES:
                     samples.append(f"**{name}**\n```\n{prompt}\n----\n{answer}\n```\n")
@@ -113,9 +112,3 @@ def chrf(answer: str, reference: str) -> float:
         if common:
             total += (1 + square) * precision * recall / (square * precision + recall)
     return total / max(1, orders)
-
-
-def _loops(prompt: Sequence[int], answer: Sequence[int]) -> bool:
-    finder = LoopFinder(prompt)
-    finder.add(answer)
-    return finder.start is not None

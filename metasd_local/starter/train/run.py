@@ -53,13 +53,21 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{domain}.npz"
 
+    def loops_path(self, round_index: int) -> Path:
+        """Return the path of a round's looping answers; its folder is created."""
+        folder = self.out / "loops"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{round_index}.npz"
+
     def load_target(self) -> Llama:
-        """Return the target, trained here or taken from the warm start."""
-        checkpoint = self.checkpoints / "target.pt"
-        if self.warm_start is not None and not checkpoint.exists():
+        """Return the target as far as it is trained here, or the warm start."""
+        rounds = (f"target-loops-{index}" for index in range(self.config.loops.num_rounds))
+        paths = [self.checkpoints / f"{name}.pt" for name in ("target", *rounds)]
+        trained = [path for path in paths if path.exists()]
+        if self.warm_start is not None and not trained:
             return load_warm_start(self.warm_start)
         model = Llama(self.config.target)
-        load_weights(checkpoint, model)
+        load_weights(trained[-1] if trained else paths[0], model)
         return model
 
     def shape_of(self, name: str) -> ModelShape:

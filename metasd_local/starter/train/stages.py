@@ -6,17 +6,20 @@ Every stage may be run again: it skips or continues what is done.
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from typing import TypeAlias
 
 import torch
 
 from metasd_local.starter.train.answers import Generator, write_answers
+from metasd_local.starter.train.config import AnswerSettings
 from metasd_local.starter.train.data import encode_prompt, prompt_texts
 from metasd_local.starter.train.export import write_gguf
 from metasd_local.starter.train.fit import load_weights
 from metasd_local.starter.train.forms import Group, read_groups
 from metasd_local.starter.train.grow import grow
+from metasd_local.starter.train.loops import find_loops, join_loops, read_loops, write_loops
 from metasd_local.starter.train.model import Llama, load_warm_start
 from metasd_local.starter.train.run import Run
 from metasd_local.starter.train.training import meter, train_on_answers, train_on_text
@@ -48,6 +51,29 @@ def train_target(run: Run) -> None:
     train_on_text(run, "target", model, settings, settings.num_steps, mixture)
 
 
+def unlearn_loops(run: Run) -> None:
+    """Leave a checkpoint per round: the target trained further, against loops of its own."""
+    config = run.config
+    mixture = {name: domain.share for name, domain in config.domains.items()}
+    for index in range(config.loops.num_rounds):
+        if not run.loops_path(index).exists():
+            greedy = replace(config.answers, temperature=0.0)
+            with closing(_generator(run, greedy)) as generator:
+                found = []
+                for name in config.domains:
+                    waiting = _training_prompts(run, name, config.seed + 2 + index)
+                    show = meter(run, f"loops of {name}", config.loops.max_answers, "answers")
+                    found.append(find_loops(generator, waiting, config.loops, show))
+            write_loops(run.loops_path(index), join_loops(found))
+        loops = join_loops([read_loops(run.loops_path(past)) for past in range(index + 1)])
+        if len(loops.tokens) <= config.fit_loops.window + 1:
+            run.say(f"loops: {len(loops.tokens)} tokens, too few to train on")
+            return
+        run.say(f"loops: {loops.is_repeated.sum():,} repeated of {len(loops.tokens):,} tokens")
+        name, steps = f"target-loops-{index}", config.fit_loops.num_steps
+        train_on_text(run, name, run.load_target(), config.fit_loops, steps, mixture, loops)
+
+
 def train_drafters(run: Run) -> None:
     """Leave one checkpoint per drafter, trained on text."""
     config = run.config
@@ -63,7 +89,7 @@ def train_drafters(run: Run) -> None:
 
 def collect_answers(run: Run) -> None:
     """Leave the target's own answers to training prompts of each domain, by the domains' shares."""
-    settings, tokenizer, seed = run.config.answers, run.tokenizer(), run.config.seed
+    settings = run.config.answers
     if not settings.max_tokens:
         return
     waiting = {
@@ -74,12 +100,9 @@ def collect_answers(run: Run) -> None:
     if not waiting:
         return
     shares = sum(domain.share for domain in run.config.domains.values())
-    _export_one(run, "target", run.load_target())
-    target = run.gguf_path("target", run.load_target())
-    with closing(Generator(target, settings, run.config.num_threads, seed)) as generator:
+    with closing(_generator(run, settings)) as generator:
         for name, chosen in waiting.items():
-            groups = read_groups(run.data, name, chosen, seed + 1, held_out=False)
-            prompts = (encode_prompt(tokenizer, text) for text in prompt_texts(groups, seed))
+            prompts = _training_prompts(run, name, run.config.seed + 1)
             limit = round(settings.max_tokens * chosen.share / shares)
             show = meter(run, f"answers to {name}", limit)
             write_answers(run.answers_path(name), generator, prompts, limit, show)
@@ -95,6 +118,20 @@ def distil_drafters(run: Run) -> None:
         num_steps = drafter.num_distil_steps or config.distil_drafter.num_steps
         name = f"{drafter.name}-distilled"
         train_on_answers(run, name, model, config.distil_drafter, num_steps, drafter.mixture)
+
+
+def _generator(run: Run, settings: AnswerSettings) -> Generator:
+    """Return what answers with the target as far as it is trained."""
+    model = run.load_target()
+    _export_one(run, "target", model)
+    path = run.gguf_path("target", model)
+    return Generator(path, settings, run.config.num_threads, run.config.seed)
+
+
+def _training_prompts(run: Run, name: str, seed: int) -> Iterator[list[int]]:
+    groups = read_groups(run.data, name, run.config.domains[name], seed, held_out=False)
+    tokenizer = run.tokenizer()
+    return (encode_prompt(tokenizer, text) for text in prompt_texts(groups, run.config.seed))
 
 
 def _trained_on_text(run: Run, name: str) -> Llama:
@@ -177,6 +214,7 @@ STAGES: Mapping[str, Stage] = {
     "tokenizer": make_tokenizer,
     "drafters": train_drafters,
     "target": train_target,
+    "loops": unlearn_loops,
     "answers": collect_answers,
     "distil": distil_drafters,
     "export": export,

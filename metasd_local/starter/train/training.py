@@ -14,7 +14,13 @@ from metasd_local.starter.train.answers import draw_answers, read_answers
 from metasd_local.starter.train.config import FitSettings
 from metasd_local.starter.train.data import draw_windows, held_out_windows, load_streams
 from metasd_local.starter.train.fit import PROGRESS_S, Progress, fit
-from metasd_local.starter.train.losses import distillation_loss, held_out_loss, text_loss
+from metasd_local.starter.train.loops import Loops, draw_loops
+from metasd_local.starter.train.losses import (
+    distillation_loss,
+    held_out_loss,
+    text_loss,
+    unlikelihood_loss,
+)
 from metasd_local.starter.train.model import Llama, place
 from metasd_local.starter.train.run import Run
 
@@ -28,8 +34,12 @@ def train_on_text(
     settings: FitSettings,
     num_steps: int,
     mixture: Mapping[str, float],
+    loops: Loops | None = None,
 ) -> None:
-    """Train on the text of a mixture of domains; say the held-out losses of all domains."""
+    """Train on the text of a mixture of domains; say the held-out losses of all domains.
+
+    loops: answers the model is trained not to give, in the last part of every step.
+    """
     streams = load_streams(
         run.data, run.out / "tokens", run.tokenizer(), run.config.domains, run.config.seed
     )
@@ -38,6 +48,11 @@ def train_on_text(
     def loss_at(step: int, part: int) -> Tensor:
         rng = np.random.default_rng((run.config.seed, step, part))
         size, window = settings.batch_size, settings.window
+        if loops is not None and part == settings.parts - 1:
+            both = draw_loops(loops, size, window, rng)
+            tokens, is_repeated = (torch.from_numpy(array).to(device) for array in both)
+            loss = unlikelihood_loss(model, tokens, is_repeated, settings.bfloat16)
+            return run.config.loops.weight * loss
         if rng.random() < settings.long_share:
             size, window = max(1, size * window // settings.long_window), settings.long_window
         windows = torch.from_numpy(draw_windows(streams, mixture, size, window, rng)).to(device)
@@ -99,7 +114,7 @@ def _fit(
     )
 
 
-def meter(run: Run, name: str, limit: int) -> Callable[[int], None]:
+def meter(run: Run, name: str, limit: int, unit: str = "tokens") -> Callable[[int], None]:
     """Return a function that takes a count and now and then says how far it is from the limit."""
     started = time.monotonic()
     shown = started
@@ -112,8 +127,8 @@ def meter(run: Run, name: str, limit: int) -> Callable[[int], None]:
         shown = now
         speed = count / (now - started)
         run.say(
-            f"{name}: {count:,}/{limit:,} tokens, {speed:,.0f} tokens/s, "
-            f"{max(0, limit - count) / speed / 60:.1f} min left"
+            f"{name}: {count:,}/{limit:,} {unit}, {speed:,.0f} {unit}/s, "
+            f"{max(0, limit - count) / max(speed, 1e-9) / 60:.1f} min left"
         )
 
     return show
