@@ -88,6 +88,7 @@ class OpenPool:
             policy=plan.chosen.policy,
             scheme=_make_scheme(plan, vocabulary.size),
             interrupt=self.interrupt,
+            inside=self.loader.inside,
             num_expected=EVALUATED_ROWS if plan.chosen.is_informed else 0,
             watch=self.watch,
         )

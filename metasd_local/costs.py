@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -213,7 +214,7 @@ class RunningCosts:
         """Go on from what was just measured, if anything."""
         self.is_measured = curve is not None
         """Whether a measured curve was given."""
-        self._shape = curve or PRIOR_SHAPE
+        self._shape_s = functools.cache((curve or PRIOR_SHAPE).seconds)
         self._pace: float | None = 1.0 if curve else None
         """What a call takes in what the shape says."""
         self._sizes: dict[int, _Size] = {}
@@ -223,7 +224,7 @@ class RunningCosts:
         if self._pace is None:
             return None
         known = self._sizes.get(num_tokens)
-        return self._pace * (known.factor if known else 1.0) * self._shape.seconds(num_tokens)
+        return self._pace * (known.factor if known else 1.0) * self._shape_s(num_tokens)
 
     def observe(self, num_tokens: int, seconds: float) -> None:
         """Learn from one call."""
@@ -231,8 +232,8 @@ class RunningCosts:
         size = self._sizes.setdefault(num_tokens, _Size(known_calls))
         is_change = num_tokens != self._last_size and size.num_calls > 0
         self._last_size = num_tokens
-        pace = self._pace or seconds / self._shape.seconds(num_tokens)
-        expected = pace * size.factor * self._shape.seconds(num_tokens)
+        pace = self._pace or seconds / self._shape_s(num_tokens)
+        expected = pace * size.factor * self._shape_s(num_tokens)
         is_slow = seconds > SLOW * expected
         self._num_slow = max(self._num_slow + (1 if is_slow else -1), 0)
         doubt = 1 / (size.num_calls + 2)

@@ -30,6 +30,7 @@ from metasd_local.protocols import (
     TokenModel,
     Verdict,
 )
+from metasd_local.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ class Engine:
 
     The arms are `plain`, which drafts nothing, and the drafters. A drafter that fails is dropped
     for good, with a Notice; a target that fails raises. Every drafter learns every emitted token.
+    inside: of target and drafters; None: they spend no time inside a library.
     num_expected: at the end of a prompt, positions at which the scheme is told what the target
     would have said, for evaluations to compare with.
     watch: told number of tokens and seconds of every verification; may return a Notice's text.
@@ -103,17 +105,18 @@ class Engine:
         policy: Policy,
         scheme: Scheme,
         interrupt: Interrupt,
+        inside: Stopwatch | None = None,
         num_expected: int = 0,
         watch: Callable[[int, float], str | None] = lambda *_: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._target = target
-        self._opened = tuple(drafters)
         self._drafters = {drafter.name: drafter for drafter in drafters}
         assert PLAIN not in self._drafters
         self._policy = policy
         self._scheme = scheme
         self._interrupt = interrupt
+        self._inside = inside or Stopwatch()
         self._num_expected = num_expected
         self._watch = watch
         self._clock = clock
@@ -130,9 +133,8 @@ class Engine:
 
     @property
     def seconds_inside(self) -> float:
-        """Return the seconds spent inside the models' libraries so far, dropped drafters' too."""
-        drafting = sum(drafter.seconds_inside for drafter in self._opened)
-        return self._target.seconds_inside + drafting
+        """Return the seconds spent inside the models' library so far, dropped drafters' too."""
+        return self._inside.seconds
 
     def forget(self) -> None:
         """Empty the memories of target and drafters: the next generation starts cold."""
@@ -165,7 +167,7 @@ class Engine:
         while num_left > 0:
             if self._interrupt.is_set:
                 raise Cancelled("the generation was stopped")
-            started_s, inside_s = self._clock(), self.seconds_inside
+            started_s, inside_s = self._clock(), self._inside.seconds
             choice = self._policy.choose(asked)
             scores = self._policy.scores()
             if not failures:
@@ -204,7 +206,7 @@ class Engine:
                 draft_s=proposal.draft_s,
                 verify_s=feedback.verify_s,
                 evaluate_s=asked.evaluate_s,
-                own_s=finished_s - started_s - (self.seconds_inside - inside_s),
+                own_s=finished_s - started_s - (self._inside.seconds - inside_s),
                 reward=reward,
                 scores=scores,
             )

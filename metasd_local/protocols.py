@@ -42,11 +42,6 @@ class TokenModel(Protocol):
         """Number of tokens in the memory."""
         ...
 
-    @property
-    def seconds_inside(self) -> float:
-        """Seconds spent inside the foreign library since the model was opened."""
-        ...
-
     def keep_prefix(self, tokens: Sequence[int]) -> int:
         """Rewind to the longest common prefix with `tokens` and return its length."""
         ...
@@ -203,11 +198,6 @@ class Drafter(Protocol):
 
     name: str
     """The arm's name."""
-
-    @property
-    def seconds_inside(self) -> float:
-        """Seconds spent inside the foreign library since the drafter was opened."""
-        ...
 
     def begin(self, context: Sequence[int]) -> None:
         """Start a generation after `context`, keeping what is already known of it."""

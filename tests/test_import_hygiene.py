@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("metasd_local", "tui")
 NOT_SHIPPED = ROOT / "metasd_local/starter/train"
 
-CORE = {"protocols", "events", "errors", "interrupt"}
+CORE = {"protocols", "events", "errors", "interrupt", "stopwatch"}
 
 ALLOWED: dict[str, set[str]] = {
     # The seams
@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "events": set(),
     "interrupt": set(),
     "protocols": {"numpy"},
+    "stopwatch": set(),
     # What decides and what counts: no model, no text
     "sampling": {"protocols", "errors", "numpy"},
     "laws": {"protocols", "sampling", "numpy"},

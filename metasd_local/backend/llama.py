@@ -25,6 +25,7 @@ from metasd_local.errors import BackendError, Cancelled, ContextFull, ModelError
 from metasd_local.interrupt import Interrupt
 from metasd_local.model_files import part_paths, repair_advice
 from metasd_local.protocols import Logits
+from metasd_local.stopwatch import Stopwatch
 
 _NO_MAPPING = 0
 _MAX_CONTEXT_SIZE = 2**31 - 1
@@ -116,6 +117,7 @@ class LlamaModel:
     max_rows: most logits rows one `feed` may ask for, at most 511.
     interrupt: stops a running `feed`, inside llama.cpp where the CPU computes, else between
     parts of a long prompt.
+    inside: counts the seconds spent in llama.cpp; None: nobody asks.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class LlamaModel:
         max_rows: int,
         num_threads: int,
         interrupt: Interrupt,
+        inside: Stopwatch | None = None,
     ) -> None:
         self._context: int | None = None
         _check_range("context size", context_size, 1, _MAX_CONTEXT_SIZE)
@@ -161,8 +164,7 @@ class LlamaModel:
         self.context_size = min(context_size, int(api.llama_n_ctx_seq(self._context)))
         self._batch_size = int(api.llama_n_batch(self._context))
         self._history: list[int] = []
-        self.seconds_inside = 0.0
-        """Seconds spent inside llama.cpp since the model was opened; read-only to others."""
+        self._inside = inside or Stopwatch()
         self._interrupt = interrupt
         self._should_abort = ctypes.cast(c_library().strlen, api.ggml_abort_callback)
         api.llama_set_abort_callback(self._context, self._should_abort, interrupt.address)
@@ -234,7 +236,7 @@ class LlamaModel:
             has_rewound = True
         else:
             has_rewound = self._can_rewind and api.llama_memory_seq_rm(self._memory, 0, length, -1)
-        self.seconds_inside += perf_counter() - began
+        self._inside.seconds += perf_counter() - began
         if not has_rewound:
             raise BackendError(
                 f"{self._weights.info.name} cannot forget the last {num_held - length} of its "
@@ -319,7 +321,7 @@ class LlamaModel:
                 address = self._logits_address(context)
             else:
                 api.llama_synchronize(context)
-        self.seconds_inside += perf_counter() - began
+        self._inside.seconds += perf_counter() - began
         if status:
             self._raise_failure(status, num_tokens)
         self._history.extend(tokens)

@@ -15,6 +15,7 @@ from metasd_local.backend.placement import Need, usable_gpu_bytes
 from metasd_local.backend.threads import memory_limit
 from metasd_local.interrupt import Interrupt
 from metasd_local.model_files import size_of_parts
+from metasd_local.stopwatch import Stopwatch
 
 MAX_ROWS = 33
 """Most logits rows of a target: the widest batch of a measured cost curve."""
@@ -34,6 +35,8 @@ class Loader:
         paths: Sequence[Path],
     ) -> None:
         self.interrupt = Interrupt()
+        self.inside = Stopwatch()
+        """Of all models opened."""
         self.num_threads = num_threads
         self.memory_bytes = 0
         """Taken by all that was loaded and opened."""
@@ -68,6 +71,7 @@ class Loader:
             max_rows=max_rows,
             num_threads=self.num_threads,
             interrupt=self.interrupt,
+            inside=self.inside,
         )
         self._models.append(model)
         self.memory_bytes += context_size * weights.info.memory_bytes_per_token

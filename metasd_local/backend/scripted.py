@@ -46,11 +46,6 @@ class ScriptedModel:
         """Number of tokens in the memory."""
         return len(self._tokens)
 
-    @property
-    def seconds_inside(self) -> float:
-        """Zero: there is no foreign library."""
-        return 0.0
-
     def keep_prefix(self, tokens: Sequence[int]) -> int:
         """Rewind to the longest common prefix with `tokens` and return its length."""
         length = common_prefix(self._tokens, tokens)

@@ -101,6 +101,7 @@ def _emulation(pool: OpenPool, profile: Profile, options: Options) -> Emulation:
         # With overlaps, for the policies that look at them.
         scheme=pool.scheme(dataclasses.replace(options, policy="ucb", window=MAX_WINDOW)),
         interrupt=pool.interrupt,
+        inside=pool.loader.inside,
         costs=pool.kept.costs,
         watch=pool.watch,
         seed=options.seed or 0,

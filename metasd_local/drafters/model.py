@@ -49,11 +49,6 @@ class ModelDrafter:
         """Tokens of the context in the memory when the last draft began."""
         self._can_read = True
 
-    @property
-    def seconds_inside(self) -> float:
-        """Seconds spent inside the model's library."""
-        return self._model.seconds_inside
-
     def begin(self, context: Sequence[int]) -> None:
         """Keep the part of the memory that is a prefix of `context`."""
         self._proposed = ()

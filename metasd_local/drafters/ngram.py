@@ -24,8 +24,6 @@ class NgramDrafter:
     apoorvumang/prompt-lookup-decoding).
     """
 
-    seconds_inside = 0.0
-
     def __init__(self, name: str = "ngram", *, orders: Sequence[int] = ORDERS) -> None:
         self.name = name
         self._orders = orders

@@ -143,7 +143,6 @@ class EmulatedNgramDrafter:
     """Prompt lookup without an index."""
 
     name = NGRAM
-    seconds_inside = 0.0
 
     def __init__(self, scheme: EmulatedScheme) -> None:
         self._emulated = scheme

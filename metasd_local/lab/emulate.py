@@ -24,6 +24,7 @@ from metasd_local.lab.decided import EmulatedModelDrafter, EmulatedNgramDrafter,
 from metasd_local.lab.profile import Profile
 from metasd_local.protocols import Drafter, Scheme, TokenModel
 from metasd_local.selection.factory import ChosenPolicy, choose_policy
+from metasd_local.stopwatch import Stopwatch
 
 
 def emulated_prompts(profile: Profile, num_per_domain: int) -> tuple[Prompt, ...]:
@@ -52,6 +53,7 @@ class Emulation:
         models: Mapping[str, TokenModel],
         scheme: Scheme,
         interrupt: Interrupt,
+        inside: Stopwatch | None = None,
         costs: RunningCosts | None = None,
         watch: Callable[[int, float], str | None] = lambda *_: None,
         seed: int = 0,
@@ -63,6 +65,7 @@ class Emulation:
         self._models = {name: models[name] for name in profile.drafters}
         self._scheme = scheme
         self._interrupt = interrupt
+        self._inside = inside
         self._costs = costs
         self._watch = watch
         self._seed = seed
@@ -150,6 +153,7 @@ class Emulation:
             scheme=scheme,
             num_expected=EVALUATED_ROWS if chosen.is_informed else 0,
             interrupt=self._interrupt,
+            inside=self._inside,
             watch=self._watch,
             clock=self._clock,
         )

@@ -16,6 +16,7 @@ from metasd_local.backend.llama import LlamaModel, LlamaWeights
 from metasd_local.errors import BackendError, Cancelled, ContextFull, ModelError
 from metasd_local.interrupt import Interrupt
 from metasd_local.protocols import Logits, TokenModel, Vocabulary
+from metasd_local.stopwatch import Stopwatch
 from metasd_local.templates.chat_template import ChatTemplate, Message
 from tests.tiny_gguf import (
     BEGIN,
@@ -55,6 +56,7 @@ def open_model(
     *,
     context_size: int = CONTEXT_SIZE,
     interrupt: Interrupt | None = None,
+    inside: Stopwatch | None = None,
 ) -> LlamaModel:
     return LlamaModel(
         weights,
@@ -62,6 +64,7 @@ def open_model(
         max_rows=MAX_ROWS,
         num_threads=1,
         interrupt=interrupt or Interrupt(),
+        inside=inside,
     )
 
 
@@ -247,11 +250,12 @@ def test_a_sliding_window_can_be_rewound_beyond_its_size(tmp_path: Path) -> None
 
 
 def test_seconds_inside_grow_with_every_feed(attention: LlamaWeights) -> None:
-    model = open_model(attention)
-    seen = [model.seconds_inside]
+    inside = Stopwatch()
+    model = open_model(attention, inside=inside)
+    seen = [inside.seconds]
     for num_rows in (1, 0, 1):
         model.feed([5], num_rows)
-        seen.append(model.seconds_inside)
+        seen.append(inside.seconds)
     assert seen[0] == 0.0
     assert np.all(np.diff(seen) > 0)
     model.close()

@@ -23,6 +23,7 @@ from metasd_local.lab.pair import find_shape, make_pair
 from metasd_local.lab.profile import find_profile
 from metasd_local.options import VOCABULARY_SIZES, Options
 from metasd_local.sampling import SamplerSettings
+from metasd_local.stopwatch import Stopwatch
 from metasd_local.verify import Greedy
 
 VOCABULARY_SIZE = 1100
@@ -68,9 +69,16 @@ def opened(path: Path) -> Iterator[LlamaWeights]:
         weights.close()
 
 
-def open_model(weights: LlamaWeights, context_size: int = 1024) -> LlamaModel:
+def open_model(
+    weights: LlamaWeights, context_size: int = 1024, inside: Stopwatch | None = None
+) -> LlamaModel:
     return LlamaModel(
-        weights, context_size=context_size, max_rows=17, num_threads=1, interrupt=Interrupt()
+        weights,
+        context_size=context_size,
+        max_rows=17,
+        num_threads=1,
+        interrupt=Interrupt(),
+        inside=inside,
     )
 
 
@@ -125,15 +133,17 @@ def test_a_pair_answers_like_any_pool(directory: Path) -> None:
 def test_emulation_runs_on_a_pair(directory: Path, policy: str) -> None:
     """Every drafter has a memory of its own on the weights of one file."""
     profile = find_profile("metasd")
+    inside = Stopwatch()
     with ExitStack() as stack:
         target = stack.enter_context(opened(directory / "target-0.6M-Q8_0.gguf"))
         drafter = stack.enter_context(opened(directory / "drafter-0.12M-Q8_0.gguf"))
         emulation = Emulation(
             profile,
-            target=open_model(target),
-            models={name: open_model(drafter) for name in profile.drafters},
+            target=open_model(target, inside=inside),
+            models={name: open_model(drafter, inside=inside) for name in profile.drafters},
             scheme=Greedy(SamplerSettings(temperature=0.0), VOCABULARY_SIZE, 16),
             interrupt=Interrupt(),
+            inside=inside,
         )
         *events, last = emulation.decode(policy, Prompt("code", "0"), 64)
     assert sum(len(event.emitted) for event in events if isinstance(event, RoundDone)) == 64

@@ -323,26 +323,6 @@ def test_a_drafter_that_lacks_a_token_of_the_text_abstains_and_is_not_dropped() 
     assert drafted[-1] == 0
 
 
-class Timed(ScriptedModel):
-    """Claims a second inside its library for every token it is fed."""
-
-    @property
-    def seconds_inside(self) -> float:
-        return float(self.fed_tokens)
-
-
-def test_time_inside_a_drafter_is_not_forgotten_when_it_is_dropped() -> None:
-    broken = Timed(hashed_logits(1, 0.8), vocab_size=VOCAB_SIZE, fails_at=17)
-    drafter = ModelDrafter("broken", broken, target_vocab_size=VOCAB_SIZE)
-    engine, _ = make_engine(FixedPolicy("broken", window=5), extra=[drafter])
-    seconds = []
-    for _ in engine.generate(PROMPT, seed=1, max_tokens=40, count_kept=lambda _: None):
-        seconds.append(engine.seconds_inside)
-    assert "broken" not in engine.arms
-    assert seconds == sorted(seconds)
-    assert seconds[-1] > 0
-
-
 def test_the_watch_sees_every_verification_and_speaks_through_a_notice() -> None:
     """Number of tokens and seconds; its text follows the round it came from."""
     seen: list[tuple[int, float]] = []

@@ -47,7 +47,7 @@ class SlowTarget:
     pace: how many times as long as undisturbed a call takes.
     """
 
-    vocab_size, seconds_inside = 50, 0.0
+    vocab_size = 50
 
     def __init__(
         self, clock: FakeClock, context_size: int, pace: Callable[[], float] = lambda: 1.0
