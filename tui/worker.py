@@ -7,7 +7,6 @@ it draws. Every job ends with exactly one `Ready`, `Answered` or `Failed`.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -182,7 +181,6 @@ class ModelThread:
             self._failure = str(error)
             raise
         yield from self._configure(options)
-        _forget_what_stays()
         self._measure_costs()
 
     def _measure_costs(self) -> None:
@@ -245,10 +243,3 @@ class ModelThread:
             way_out = "choose others with /set pool or /drafters"
             raise MetasdError(f"no model is loaded: {self._failure}; {way_out}")
         return self._pool
-
-
-def _forget_what_stays() -> None:
-    """Spare garbage collections what is loaded now: whole ones stop the screen for up to 40 ms."""
-    gc.unfreeze()  # of an earlier pool something may be garbage
-    gc.collect()
-    gc.freeze()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,15 +46,6 @@ async def test_leaving_does_not_wait_for_a_measurement(tmp_path: Path) -> None:
         await chat.until(pool.is_measuring.is_set)
         await chat.pilot.press("ctrl+q")
     assert pool.is_closed
-
-
-async def test_collections_of_garbage_pass_over_what_is_loaded(tmp_path: Path) -> None:
-    """Through all of it they take longer than a key may wait for its character."""
-    pool = Measuring()
-    async with chat_on(pool, tmp_path) as chat:
-        await chat.until(pool.is_measuring.is_set)
-        assert gc.get_freeze_count() > len(gc.get_objects())
-    gc.unfreeze()
 
 
 def wait_for(thread: ModelThread, kind: type[Report]) -> None:
